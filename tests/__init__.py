@@ -1,0 +1,1 @@
+"""Tests of DLBA; the folders mirror dlba/."""
