@@ -1,0 +1,97 @@
+"""Addresses as text and as values: IP literals, host names, `host:port`.
+
+Pure leaf: no look-ups and no sockets. An IP literal has one spelling here, that of `ipaddress`, so
+that equal addresses compare equal as text.
+"""
+
+import ipaddress
+import re
+
+import attrs
+
+_LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
+_NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*", re.ASCII)
+# What inet_aton would take for an address in disguise (127.1, 0x7f000001): never a name.
+_NUMERIC_LABEL = re.compile(r"\d+|0x[0-9a-f]*", re.ASCII)
+_PORT = re.compile(r"[0-9]{1,5}", re.ASCII)
+_NAME_LENGTH = 253  # characters, RFC 1035 section 2.3.4 without the final dot
+
+
+@attrs.frozen(order=True)
+class Endpoint:
+    """An address and a port of TCP. `host` is an IP literal without brackets, `port` 0 to 65535."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def ip_literal(text: str) -> str | None:
+    """The one spelling of the IPv4 or IPv6 address in `text` (no brackets), None if it is none."""
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        return None
+
+
+def host_name(text: str) -> str | None:
+    """`text` as a host name in lower case without the final dot, None if it isn't a name.
+
+    Letters, digits, hyphen and underscore; the last label isn't a number.
+    """
+    name = text.lower().removesuffix(".")
+    if len(name) > _NAME_LENGTH or not _NAME.fullmatch(name):
+        return None
+    return None if _NUMERIC_LABEL.fullmatch(name.rpartition(".")[2]) else name
+
+
+def port_number(text: str) -> int | None:
+    """The port, 0 to 65535, that `text` writes in decimal, else None."""
+    if not _PORT.fullmatch(text) or int(text) > 65535:
+        return None
+    return int(text)
+
+
+def split_endpoint(text: str) -> tuple[str, int] | None:
+    """Host and port of `host:port` or `[v6]:port`, None if `text` is neither.
+
+    The host is an IP literal in its one spelling, or a name in lower case. An IPv6 address needs
+    its brackets: without them nobody can tell its last group from a port.
+    """
+    host, colon, tail = text.rpartition(":")
+    port = port_number(tail)
+    if not colon or port is None:
+        return None
+    if host.startswith("[") and host.endswith("]"):
+        literal = ip_literal(host[1:-1])
+        return (literal, port) if literal is not None and ":" in literal else None
+    known = None if ":" in host else ip_literal(host) or host_name(host)
+    return None if known is None else (known, port)
+
+
+def parse_endpoint(text: str) -> Endpoint:
+    """The endpoint that `text` writes as `1.2.3.4:80` or `[::1]:80`.
+
+    Raises ValueError when it is anything else, a name among them; the caller reports its text.
+    """
+    parts = split_endpoint(text)
+    if parts is None or ip_literal(parts[0]) is None:
+        raise ValueError(f"endpoint: expected IP:port or [IPv6]:port, got {text!r}")
+    return Endpoint(*parts)
+
+
+def is_any(host: str) -> bool:
+    """Whether the IP literal `host` stands for all addresses (0.0.0.0, ::)."""
+    return ipaddress.ip_address(host).is_unspecified
+
+
+def is_loopback(host: str) -> bool:
+    """Whether the IP literal `host` is an address of the loopback network."""
+    return ipaddress.ip_address(host).is_loopback
+
+
+def same_family(one: str, other: str) -> bool:
+    """Whether two IP literals are both IPv4 or both IPv6."""
+    return (":" in one) == (":" in other)

@@ -1,0 +1,247 @@
+"""Readers of single values: what text each kind of key takes and what it becomes.
+
+Pure: a reader sees the text as written, never YAML's idea of its type; quotes make no difference.
+Times become float seconds, sizes int bytes, addresses IP literals, paths absolute.
+"""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar, cast
+
+from dlba.addresses import (
+    Endpoint,
+    host_name,
+    ip_literal,
+    is_any,
+    port_number,
+    split_endpoint,
+)
+from dlba.config.nodes import Node, Scalar
+from dlba.config.problems import quoted
+from dlba.config.shapes import INVALID, Reader, Reading, suggestion
+
+T = TypeVar("T")
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_INTEGER = re.compile(r"-?[0-9]{1,18}", re.ASCII)
+_DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?) ?(ms|s|m|h|d)?", re.ASCII)
+_SIZE = re.compile(r"([0-9]{1,15}) ?(B|KiB|MiB|GiB)?", re.ASCII)
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}", re.ASCII)
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}", re.ASCII)  # RFC 9110 section 5.6.2
+_PREFIX = re.compile(r"/[!-\"$->@-~]*", re.ASCII)  # 0x21-0x7E without # and ?
+_UNRESERVED = re.compile(r"%(?:2[DE]|3[0-9]|[46][1-9A-F]|[57][0-9A]|5F|7E)", re.ASCII | re.I)
+
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_BYTES = {"B": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
+LONGEST = 366 * 86400.0  # seconds; a longer time is a slip, and timers far out lose precision
+MAX_AGE = 400 * 86400.0  # seconds; browsers cut a cookie's life there (RFC 6265bis section 5.5)
+LARGEST = 1 << 50  # bytes
+
+
+def _scalar(expected: str, parse: Callable[[str], T | None], unit: str = "") -> Reader[T]:
+    """A reader of scalars; `parse` gives None for text that isn't `expected`."""
+
+    def read(node: Node, reading: Reading) -> T:
+        value = parse(node.text) if isinstance(node, Scalar) else None
+        return reading.wrong(node, expected) if value is None else value
+
+    return Reader(expected, read, unit)
+
+
+def text(longest: int = 1000, empty: bool = False) -> Reader[str]:
+    """Printable text of at most `longest` characters."""
+
+    def parse(written: str) -> str | None:
+        good = (written or empty) and len(written) <= longest and not _CONTROL.search(written)
+        return written if good else None
+
+    return _scalar(f"text of at most {longest} characters", parse)
+
+
+def name() -> Reader[str]:
+    """The name of a node, an array, a pool or a backend."""
+    expected = "a name of letters, digits, _ . - (at most 63)"
+    return _scalar(expected, lambda written: written if _NAME.fullmatch(written) else None)
+
+
+def integer(low: int, high: int, unit: str = "") -> Reader[int]:
+    """A decimal integer from `low` to `high`, both included."""
+
+    def parse(written: str) -> int | None:
+        value = int(written) if _INTEGER.fullmatch(written) else None
+        return value if value is not None and low <= value <= high else None
+
+    return _scalar(f"an integer from {low} to {high}", parse, unit)
+
+
+def boolean() -> Reader[bool]:
+    """`true` or `false`, nothing else."""
+    return _scalar("true or false", {"true": True, "false": False}.get)
+
+
+def duration(low: float = 0.001, high: float = LONGEST) -> Reader[float]:
+    """Seconds from `low` to `high`, written as seconds or with ms, s, m, h, d."""
+
+    def parse(written: str) -> float | None:
+        found = _DURATION.fullmatch(written)
+        value = float(found[1]) * _SECONDS[found[2] or "s"] if found else None
+        return value if value is not None and low <= value <= high else None
+
+    bounds = f"from {low:g} s to {high / 86400:g} days"
+    return _scalar(f"a time such as 10, 1.5, 300ms, 5m {bounds}", parse, "s")
+
+
+def whole_seconds(low: int = 0, high: float = MAX_AGE) -> Reader[int]:
+    """A time as of `duration` that is a whole number of seconds."""
+    seconds = duration(low, high)
+
+    def read(node: Node, reading: Reading) -> int:
+        value = seconds.read(node, reading)
+        if value is INVALID:
+            return cast(int, INVALID)
+        if not value.is_integer():
+            return reading.wrong(node, "a whole number of seconds")
+        return int(value)
+
+    return Reader(seconds.expected, read, "s")
+
+
+def size(low: int = 0, high: int = LARGEST) -> Reader[int]:
+    """Bytes from `low` to `high`, written as bytes or with KiB, MiB, GiB."""
+
+    def parse(written: str) -> int | None:
+        found = _SIZE.fullmatch(written)
+        value = int(found[1]) * _BYTES[found[2] or "B"] if found else None
+        return value if value is not None and low <= value <= high else None
+
+    return _scalar(f"a size such as 4096, 64KiB, 1MiB from {low} to {high} bytes", parse, "bytes")
+
+
+def choice(*words: str) -> Reader[str]:
+    """One of `words`."""
+    expected = f"one of {', '.join(words)}"
+
+    def read(node: Node, reading: Reading) -> str:
+        if isinstance(node, Scalar) and node.text in words:
+            return node.text
+        near = suggestion(node.text, words) if isinstance(node, Scalar) else ""
+        return reading.wrong(node, expected, hint=near)
+
+    return Reader(expected, read)
+
+
+def unless(word: str, reader: Reader[T]) -> Reader[T | None]:
+    """What `reader` reads, or `word`, which becomes None."""
+    expected = f"{reader.expected}, or {word}"
+
+    def read(node: Node, reading: Reading) -> T | None:
+        if isinstance(node, Scalar) and node.text == word:
+            return None
+        trial = Reading(resolve=reading.resolve)
+        value = reader.read(node, trial)
+        return reading.wrong(node, expected) if trial.problems else value
+
+    return Reader(expected, read, reader.unit)
+
+
+def host_pattern() -> Reader[str]:
+    """A Host as requests name it: `x.y`, `*.x.y`, `*`, an IPv4 address or `[IPv6]`; lower case."""
+
+    def parse(written: str) -> str | None:
+        if written == "*":
+            return written
+        if written.startswith("*."):
+            host = host_name(written[2:])
+            return f"*.{host}" if host else None
+        if written.startswith("[") and written.endswith("]"):
+            literal = ip_literal(written[1:-1])
+            return f"[{literal}]" if literal and ":" in literal else None
+        if literal := ip_literal(written):
+            return None if ":" in literal else literal
+        return host_name(written)
+
+    return _scalar("a host name without port, *.host or *", parse)
+
+
+def path_prefix(forbidden: str = "") -> Reader[str]:
+    """The beginning of a URL's path, in the form in which paths are compared."""
+    plain = "a path from / on, of visible ASCII without ? # and escaped letters or dot segments"
+
+    def parse(written: str) -> str | None:
+        whole = _PREFIX.fullmatch(written) and not _UNRESERVED.search(written)
+        dots = {".", ".."} & set(written.split("/"))
+        return written if whole and not dots and not set(forbidden) & set(written) else None
+
+    return _scalar(plain, parse)
+
+
+def cookie_name() -> Reader[str]:
+    """The name of a cookie: a token (RFC 6265 section 4.1.1)."""
+    expected = "a cookie name of letters, digits and !#$%&'*+.^_`|~- (at most 64)"
+    return _scalar(expected, lambda written: written if _TOKEN.fullmatch(written) else None)
+
+
+def cookie_domain() -> Reader[str]:
+    """The Domain attribute of a cookie, without a leading dot."""
+    return _scalar("a domain name", lambda written: host_name(written.removeprefix(".")))
+
+
+def port(low: int = 1) -> Reader[int]:
+    """A TCP port; `low` 0 allows the port that the system chooses."""
+
+    def parse(written: str) -> int | None:
+        value = port_number(written)
+        return value if value is not None and value >= low else None
+
+    return _scalar(f"a port from {low} to 65535", parse)
+
+
+def ip_address() -> Reader[str]:
+    """An IPv4 or IPv6 address, no name."""
+    return _scalar("an IP address", ip_literal)
+
+
+def local_endpoint() -> Reader[Endpoint]:
+    """`IP:port` of ours to listen on; port 0 is one that the system chooses."""
+
+    def parse(written: str) -> Endpoint | None:
+        parts = split_endpoint(written)
+        return Endpoint(*parts) if parts and ip_literal(parts[0]) else None
+
+    return _scalar("IP:port or [IPv6]:port", parse)
+
+
+def remote_endpoint() -> Reader[Endpoint]:
+    """`host:port` to connect to; a name is resolved now, by `reading.resolve`."""
+    expected = "host:port, IP:port or [IPv6]:port"
+
+    def read(node: Node, reading: Reading) -> Endpoint:
+        parts = split_endpoint(node.text) if isinstance(node, Scalar) else None
+        if parts is None or parts[1] == 0:
+            return reading.wrong(node, expected)
+        host, number = parts
+        if ip_literal(host) is None:
+            try:
+                host = reading.resolve(host)
+            except OSError as error:
+                what = error.strerror or str(error)
+                return reading.wrong(node, "a host name that resolves", f"{quoted(host)}: {what}")
+        if is_any(host):
+            return reading.wrong(node, "an address that can be connected to")
+        return Endpoint(host, number)
+
+    return Reader(expected, read)
+
+
+def file_path() -> Reader[Path]:
+    """The path of a file or folder; a relative one starts in the folder of the file it is in."""
+
+    def read(node: Node, reading: Reading) -> Path:
+        if not isinstance(node, Scalar) or not node.text or _CONTROL.search(node.text):
+            return reading.wrong(node, "a path")
+        if "-----BEGIN" in node.text:
+            return reading.wrong(node, "the path of a file")
+        return node.place.source.folder / node.text
+
+    return Reader("a path", read)
