@@ -1,0 +1,365 @@
+"""Tests of the `dlba` command: in the process where it answers, as a process where it serves."""
+
+import contextlib
+import http.server
+import io
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import urllib.request
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from dlba import __version__, cli
+from dlba.monitor.status import BackendRow, status_document
+
+ROOT = Path(cli.__file__).parent.parent
+WAIT = 60  # seconds; generous, only a hang meets it
+
+NODE = {
+    "name": "a",
+    "number": 0,
+    "mac": "02:00:00:00:00:0a",
+    "address": "10.0.0.1",
+    "enabled": True,
+    "weight": 1,
+    "groups": 271,
+    "average_response": 0.0124,
+    "hits": 90412,
+    "open_connections": 31,
+    "failed": False,
+    "draining": False,
+}
+SCHEDULER = {
+    "node": "a",
+    "role": "scheduler",
+    "term": 4,
+    "vip": "203.0.113.10",
+    "config_version": 7,
+    "table": {"buckets": 65536, "assigned": 812, "version": 1041},
+    "swept_at": 1790000000.0,
+    "nodes": [NODE],
+    "backends": [],
+    "summary": [
+        {
+            "pool": "app",
+            "name": "app1",
+            "address": "10.0.1.1:8080",
+            "cookie_groups": 17,
+            "hits": 1502,
+            "open_connections": 9,
+        }
+    ],
+    "counters": {"frames_forwarded": 12},
+}
+
+
+def alone():
+    """The document of an array of one, as a node's monitor makes it."""
+    rows = [
+        BackendRow("app", "app1", "10.0.1.1:8080", 0.011, 511, 3, False, False, 17),
+        BackendRow("app", "app20", "[::1]:80", 0.0, 0, 0, True, False, 0),
+    ]
+    return status_document("a", None, rows, {"requests": 511, "accepts": 40})
+
+
+def run(*argv):
+    """Exit code, standard output and standard error of one command in this process."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            code = cli.main(argv)
+        except SystemExit as ending:
+            code = ending.code
+    return code, out.getvalue(), err.getvalue()
+
+
+def free_port():
+    """A port on loopback that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Monitor(http.server.BaseHTTPRequestHandler):
+    """Stands in for a node's monitor."""
+
+    def do_GET(self):
+        status, body = self.server.answer
+        self.server.asked.append(self.path)
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        with contextlib.suppress(OSError):
+            self.wfile.write(body)
+
+    def log_message(self, *args):
+        """Say nothing."""
+
+
+class MonitorCase(SynchronousTestCase):
+    def monitor(self, document, status=200):
+        """Serve `document` (bytes, or a value for JSON); returns HOST:PORT."""
+        body = document if isinstance(document, bytes) else json.dumps(document).encode()
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Monitor)
+        server.answer, server.asked = (status, body), []
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        self.addCleanup(server.server_close)
+        self.addCleanup(thread.join)
+        self.addCleanup(server.shutdown)
+        self.server = server
+        return f"127.0.0.1:{server.server_port}"
+
+
+class UsageTests(SynchronousTestCase):
+    def test_version(self):
+        self.assertEqual(run("--version"), (0, f"dlba {__version__}\n", ""))
+
+    def test_help_names_every_command(self):
+        code, out, _ = run("--help")
+        self.assertEqual(code, 0)
+        for name in ("status", "backend"):
+            self.assertIn(f"    {name} ", out)
+
+    def test_wrong_usage(self):
+        table = (
+            ((), "required: COMMAND"),
+            (("nonsense",), "invalid choice: 'nonsense'"),
+            (("backend", "--name", "x"), "required: --port"),
+            (("backend", "--port", "1"), "required: --name"),
+            (("backend", "--name", "x", "--port", "65536"), "0 to 65535, got '65536'"),
+            (("backend", "--name", "x", "--port", "-1"), "got '-1'"),
+            (("backend", "--name", "x", "--port", "²"), "got '²'"),
+            (
+                ("backend", "--name", "x", "--port", "1", "--address", "localhost"),
+                "expected an IP address, got 'localhost'",
+            ),
+            (("backend", "--name", "a b", "--port", "1"), "dlba backend: --name: expected 1 to 64"),
+            (("status", "--monitor", "nowhere"), "expected HOST:PORT, got 'nowhere'"),
+            (("status", "--monitor", "a/b:1"), "expected HOST:PORT, got 'a/b:1'"),
+            (("status", "--monitor", "::1:80"), "expected HOST:PORT, got '::1:80'"),
+            (("status", "--monitor", "a:1", "-c", "x"), "not allowed with"),
+        )
+        for argv, text in table:
+            code, out, err = run(*argv)
+            self.assertEqual((code, out), (2, ""), argv)
+            self.assertIn(text, err)
+
+    def test_status_imports_no_twisted(self):
+        script = "import sys, dlba.cli; print([m for m in sys.modules if m == 'twisted'])"
+        done = subprocess.run(
+            [sys.executable, "-c", script], cwd=ROOT, capture_output=True, timeout=WAIT
+        )
+        self.assertEqual((done.stdout, done.returncode), (b"[]\n", 0))
+
+
+class TextTests(SynchronousTestCase):
+    def test_alone(self):
+        self.assertEqual(
+            cli.status_text(alone()).splitlines(),
+            [
+                "node a  role alone  term 0  vip -  configuration 0",
+                "",
+                "backends of this node",
+                "pool  name   address        response  hits  cookies  open  failed  draining",
+                "app   app1   10.0.1.1:8080   11.0 ms   511       17     3  no      no",
+                "app   app20  [::1]:80         0.0 ms     0        0     0  yes     no",
+                "",
+                "counter   value",
+                "accepts      40",
+                "requests    511",
+            ],
+        )
+
+    def test_scheduler(self):
+        left = "name  number  address   mac                "
+        right = "a          0  10.0.0.1  02:00:00:00:00:0a  "
+        self.assertEqual(
+            cli.status_text(SCHEDULER).splitlines(),
+            [
+                "node a  role scheduler  term 4  vip 203.0.113.10  configuration 7",
+                "client table: 812 of 65536 buckets assigned, version 1041",
+                "",
+                "nodes",
+                left + "weight  groups  response   hits  open  enabled  failed  draining",
+                right + "     1     271   12.4 ms  90412    31  yes      no      no",
+                "",
+                "backends, all nodes",
+                "pool  name  address        cookies  hits  open",
+                "app   app1  10.0.1.1:8080       17  1502     9",
+                "",
+                "counter           value",
+                "frames_forwarded     12",
+            ],
+        )
+
+    def test_what_lacks_shows_as_a_dash(self):
+        text = cli.status_text({"node": "a", "backends": [{"name": "x"}, {"pool": "p", "hits": 1}]})
+        lines = text.splitlines()
+        self.assertEqual(lines[0], "node a  role -  term -  vip -  configuration -")
+        columns = [title for _, title in cli.BACKEND_COLUMNS]
+        self.assertEqual(lines[3].split(), columns)
+        self.assertEqual(lines[4].split(), ["-", "x", "-", "-", "-", "-", "-", "-", "-"])
+        self.assertEqual(lines[5].split(), ["p", "-", "-", "-", "1", "-", "-", "-", "-"])
+
+    def test_nothing_reaches_the_terminal_as_control(self):
+        text = cli.status_text({"node": "a\x1b[2J", "counters": {"b\rc": 1}})
+        self.assertTrue(all(line.isprintable() for line in text.split("\n")), ascii(text))
+        self.assertIn(r"'a\x1b[2J'", text)
+
+
+class StatusTests(MonitorCase):
+    def test_text(self):
+        monitor = self.monitor(alone())
+        self.assertEqual(run("status", "--monitor", monitor), (0, cli.status_text(alone()), ""))
+        self.assertEqual(self.server.asked, ["/status"])
+
+    def test_json(self):
+        code, out, err = run("status", "--json", "--monitor", self.monitor(SCHEDULER))
+        self.assertEqual((code, json.loads(out), err), (0, SCHEDULER, ""))
+
+    def test_environment_has_no_say(self):
+        monitor = self.monitor(alone())
+        nobody = f"http://127.0.0.1:{free_port()}"
+        proxies = {"http_proxy": nobody, "HTTP_PROXY": nobody, "no_proxy": "", "NO_PROXY": ""}
+        self.patch(os, "environ", {**os.environ, **proxies})
+        self.assertEqual(run("status", "--monitor", monitor)[0], 0)
+
+    def test_node_that_is_not_there(self):
+        monitor = f"127.0.0.1:{free_port()}"
+        code, out, err = run("status", "--monitor", monitor)
+        self.assertEqual((code, out), (1, ""))
+        self.assertIn(f"monitor {monitor}: GET /status: expected an answer, got: ", err)
+        self.assertEqual(err.count("\n"), 1)
+
+    def test_peer_that_is_no_monitor(self):
+        self.patch(cli, "MAX_STATUS", 2000)
+        table = (
+            (404, b"{}", "expected status 200, got 404"),
+            (200, b"<html>", "expected a status document"),
+            (200, b"\xff\xfe", "expected a status document"),
+            (200, b"[]", "expected a status document"),
+            (200, b'{"other": 1}', "expected a status document"),
+            (200, b'{"node": "a", "backends": {"x": 1}}', "expected a status document"),
+            (200, b'{"node": "a", "nodes": [1]}', "expected a status document"),
+            (200, b'{"node": "a", "table": [1]}', "expected a status document"),
+            (200, b"[" * 1999, "expected a status document"),
+            (200, b"x" * 2001, "expected up to 2000 bytes"),
+        )
+        for status, body, text in table:
+            code, out, err = run("status", "--monitor", self.monitor(body, status))
+            self.assertEqual((code, out), (1, ""), body)
+            self.assertIn(text, err)
+
+    def test_peer_that_speaks_no_http(self):
+        with socket.create_server(("127.0.0.1", 0)) as server:
+
+            def answer():
+                peer, _ = server.accept()
+                with peer:
+                    peer.recv(4096)
+                    peer.sendall(b"SSH-2.0-x\r\n")
+
+            thread = threading.Thread(target=answer)
+            thread.start()
+            monitor = f"127.0.0.1:{server.getsockname()[1]}"
+            code, _, err = run("status", "--monitor", monitor)
+            thread.join()
+        self.assertEqual(code, 1)
+        self.assertIn("expected an answer, got: ", err)
+
+    def test_reader_that_has_gone(self):
+        reading, writing = os.pipe()
+        os.close(reading)
+        monitor = self.monitor(alone())
+        with os.fdopen(writing, "wb") as out:
+            done = subprocess.run(
+                [sys.executable, "-m", "dlba.cli", "status", "--monitor", monitor],
+                cwd=ROOT,
+                stdout=out,
+                stderr=subprocess.PIPE,
+                timeout=WAIT,
+            )
+        self.assertEqual((done.returncode, done.stderr), (1, b""))
+
+
+class ConfigTests(MonitorCase):
+    def write(self, text):
+        path = Path(self.mktemp())
+        path.write_text(text)
+        return str(path)
+
+    def test_monitor_from_a_file(self):
+        monitor = self.monitor(alone())
+        path = self.write(f'node: a\narray: {{name: x}}\nmonitor: {{listen: "{monitor}"}}\n')
+        self.assertEqual(run("status", "-c", path), (0, cli.status_text(alone()), ""))
+
+    def test_file_without_monitor(self):
+        path = self.write("node: a\narray: {name: x}\n")
+        code, out, err = run("status", "-c", path)
+        self.assertEqual((code, out), (2, ""))
+        self.assertEqual(err, f"{path}: monitor: expected a listen address, got none\n")
+
+    def test_bad_file(self):
+        path = self.write("node: a\nnonsense: 1\n")
+        code, out, err = run("status", "-c", path)
+        self.assertEqual((code, out), (2, ""))
+        self.assertIn(f"{path}:2:1: ", err)
+
+    def test_no_file(self):
+        code, out, err = run("status", "-c", self.mktemp())
+        self.assertEqual((code, out), (2, ""))
+        self.assertIn("No such file", err)
+
+
+class BackendTests(SynchronousTestCase):
+    def start(self, *argv):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "dlba.cli", "backend", *argv],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.addCleanup(process.stdout.close)
+        self.addCleanup(process.stderr.close)
+        self.addCleanup(process.wait, WAIT)
+        self.addCleanup(process.kill)
+        return process
+
+    def test_serves_until_a_signal(self):
+        for ending in (signal.SIGTERM, signal.SIGINT):
+            process = self.start("--port", "0", "--name", "app7")
+            line = process.stdout.readline()
+            match = re.fullmatch(r"backend app7: (http://127\.0\.0\.1:[0-9]+/)\n", line)
+            self.assertIsNotNone(match, line)
+            opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+            with opener.open(match[1], timeout=WAIT) as response:
+                self.assertEqual(response.headers["X-Backend"], "app7")
+                self.assertIn(b"app7", response.read())
+            process.send_signal(ending)
+            self.assertEqual(process.wait(WAIT), 0)
+            self.assertEqual((process.stdout.read(), process.stderr.read()), ("", ""))
+
+    def test_port_that_is_taken(self):
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            port = server.getsockname()[1]
+            process = self.start("--port", str(port), "--name", "app7")
+            self.assertEqual(process.wait(WAIT), 1)
+        self.assertEqual(process.stdout.read(), "")
+        self.assertEqual(
+            process.stderr.read(),
+            f"dlba backend: 127.0.0.1:{port}: expected a free port, got: Address already in use\n",
+        )
+
+    def test_address_that_is_not_ours(self):
+        process = self.start("--port", "0", "--name", "x", "--address", "192.0.2.1")
+        self.assertEqual(process.wait(WAIT), 1)
+        self.assertIn("dlba backend: 192.0.2.1:0: expected", process.stderr.read())
