@@ -1,0 +1,149 @@
+"""Wires one node's services together; decides nothing.
+
+A node is one Twisted service: the proxy, the monitor, the access log and the keys that sign route
+tokens. What the monitor shows comes from the proxy by callables, so neither knows the other.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from twisted.application.service import MultiService
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from dlba.config.values import NodeConfig
+from dlba.errors import DLBAError
+from dlba.monitor.accesslog import Record, formatter
+from dlba.monitor.logfile import LogFile
+from dlba.monitor.server import MonitorService, monitor_site
+from dlba.monitor.status import BackendRow, status_document
+from dlba.web.service import WebService
+from dlba.web.tokens import SecretKey, parse_keys
+
+__all__ = ["Node", "load_keys"]
+
+
+class Node(MultiService):
+    """One node. Raises OSError or DLBAError from its constructor when a file can't be used."""
+
+    _log = Logger(namespace="dlba")
+
+    def __init__(self, reactor: Any, config: NodeConfig) -> None:
+        super().__init__()
+        self._config = config
+        self._access: LogFile | None = None
+        self.web: WebService | None = None
+        self.monitor: MonitorService | None = None
+        log = None
+        if config.log.access is not None:
+            self._access = LogFile(config.log.access, reactor, self._report)
+            log = _access_log(self._access, config.log.format)
+        if config.array.web is not None:
+            self.web = WebService(
+                reactor, config.array.web, config.array.vip, load_keys(config), log
+            )
+            self.web.setServiceParent(self)
+        if config.monitor is not None:
+            listen = config.monitor.listen
+            site = monitor_site(reactor, self.status, self.ready)
+            self.monitor = MonitorService(reactor, listen.host, listen.port, site)
+            self.monitor.setServiceParent(self)
+
+    def ready(self) -> bool:
+        """Whether this node may get traffic."""
+        return self.web is not None and self.web.serving
+
+    def status(self) -> Mapping[str, Any]:
+        """The `/status` document."""
+        rows: list[BackendRow] = []
+        counters: dict[str, int] = {}
+        if self.web is not None:
+            proxy = self.web.proxy
+            rows = [
+                BackendRow(
+                    pool=backend.pool,
+                    name=backend.name,
+                    address=str(backend.endpoint),
+                    average_response=backend.average_response,
+                    hits=backend.hits,
+                    open_connections=backend.open_connections,
+                    failed=backend.failed,
+                    draining=backend.draining,
+                    cookie_groups=backend.cookie_groups,
+                )
+                for backend in proxy.backends()
+            ]
+            counters = proxy.counters.snapshot()
+            counters["open_clients"] = len(proxy.clients)
+        return status_document(self._config.node, self._config.array.vip, rows, counters)
+
+    def reopen_logs(self) -> None:
+        """USR1: go on in a new file where the old one was moved away."""
+        if self._access is not None:
+            self._access.reopen()
+
+    def abort(self) -> None:
+        """A second TERM: cut off whoever is left."""
+        if self.web is not None:
+            self.web.abort()
+
+    def stopService(self) -> Deferred[Any]:
+        """Drain and stop; the log is closed when the last request is in it."""
+        stopped: Deferred[Any] = Deferred.fromCoroutine(self._stop())
+        return stopped
+
+    async def _stop(self) -> None:
+        await super().stopService()
+        if self._access is not None:
+            self._access.close()
+
+    def _report(self, message: str) -> None:
+        self._log.error("{message}", message=message)
+
+
+def _access_log(file: LogFile, name: str) -> Any:
+    """What the proxy calls with the fields of a `Record`, in order."""
+    line = formatter(name)
+    write = file.write
+
+    def log(*fields: Any) -> None:
+        write(line(Record(*fields)))
+
+    return log
+
+
+def load_keys(config: NodeConfig) -> tuple[SecretKey, ...]:
+    """The keys that sign route tokens; made at first start in the state folder's `secrets`.
+
+    A file that the configuration names must be there. Raises OSError, or DLBAError with the file
+    and line at fault.
+    """
+    if config.secrets is not None:
+        return _read_keys(config.secrets)
+    path = config.state / "secrets"
+    config.state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # Also a folder that was there before: it holds what nobody else may read.
+    config.state.chmod(0o700)
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return _read_keys(path)
+    with open(descriptor, "w") as file:
+        file.write(f"{secrets.token_hex(2)} {secrets.token_hex(32)}\n")
+        file.flush()
+        os.fsync(descriptor)
+    return _read_keys(path)
+
+
+def _read_keys(path: Path) -> tuple[SecretKey, ...]:
+    try:
+        return parse_keys(path.read_text("ascii"))
+    except UnicodeDecodeError:
+        raise DLBAError(f"{path}: expected ASCII text") from None
+    except DLBAError as error:
+        raise DLBAError(f"{path}: {error}") from None

@@ -1,0 +1,171 @@
+"""`twistd dlba`: options, and the service they ask for.
+
+The only module that touches the global reactor. It makes three things true before any service
+starts: time is monotonic (Twisted's own follows the wall clock, so a step freezes or fires every
+timer), signals mean what the contract says, and objects that live as long as the process are kept
+out of the garbage collector's sight once everything runs.
+
+Exit codes: 2 for usage and configuration, 1 for a start that failed, 0 else.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import sys
+import time
+from typing import Any, ClassVar, NoReturn
+
+from OpenSSL.SSL import Error as TLSError
+from twisted.application.service import IService, MultiService
+from twisted.internet import reactor as global_reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.error import CannotListenError
+from twisted.logger import Logger
+from twisted.python import usage
+
+from dlba.config.load import load
+from dlba.config.problems import Problem
+from dlba.config.values import NodeConfig
+from dlba.demo import Demo
+from dlba.errors import ConfigError, DLBAError
+from dlba.node import Node
+
+__all__ = ["Options", "makeService"]
+
+#: Allocations between two collections: a request leaves no cycles, so a collection finds nothing.
+GC_THRESHOLD = 50_000
+
+reactor: Any = global_reactor
+_log = Logger(namespace="dlba")
+
+
+class Options(usage.Options):
+    """The command line of `twistd dlba`."""
+
+    synopsis = "[options]"
+    longdesc = "Runs one node of a decrypting load balancing array."
+    optParameters: ClassVar[list[list[Any]]] = [
+        ["config", "c", None, "the node's configuration, node.yaml"]
+    ]
+    optFlags: ClassVar[list[list[Any]]] = [
+        ["test", "t", "check the configuration and exit: 0 if it is fine, 2 if not"],
+        ["demo", None, "run a demonstration: no configuration, no root, no other program"],
+    ]
+
+    def postOptions(self) -> None:
+        """Exactly one of -c and --demo."""
+        if (self["config"] is None) == (not self["demo"]):
+            _exit(2, "twistd dlba: expected one of -c node.yaml and --demo; see --help")
+        if self["test"] and self["demo"]:
+            _exit(2, "twistd dlba: -t checks a file: expected -c node.yaml with it")
+
+
+def makeService(options: Options) -> IService:
+    """The service for `options`. Ends the process with code 2 on a bad configuration."""
+    reactor.seconds = time.monotonic
+    if options["demo"]:
+        return _Main(None)
+    try:
+        config = load(options["config"], warn=_warn)
+    except ConfigError as error:
+        _exit(2, str(error))
+    if options["test"]:
+        print(f"{options['config']}: fine")
+        raise SystemExit(0)
+    return _Main(config)
+
+
+class _Main(MultiService):
+    """The node, with the demo around it when there is no configuration."""
+
+    def __init__(self, config: NodeConfig | None) -> None:
+        super().__init__()
+        self._config = config
+        self._demo: Demo | None = None
+        self._node: Node | None = None
+
+    def privilegedStartService(self) -> None:
+        """Make the node and bind its ports; ends the process with code 1 when that fails."""
+        try:
+            config = self._config
+            if config is None:
+                self._demo = Demo(reactor)
+                config = self._demo.start()
+            self._node = Node(reactor, config)
+            self._node.setServiceParent(self)
+            super().privilegedStartService()
+        except (OSError, TLSError, CannotListenError, DLBAError) as error:
+            self._remove_demo()
+            _exit(1, f"dlba: {_words(error)}")
+
+    def startService(self) -> None:
+        """Serve."""
+        super().startService()
+        reactor.callWhenRunning(self._running)
+
+    def stopService(self) -> Deferred[Any]:
+        """Drain and stop."""
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        await super().stopService()
+        if self._demo is not None:
+            await self._demo.stop()
+
+    def _remove_demo(self) -> None:
+        if self._demo is not None:
+            self._demo.stop()
+
+    def _running(self) -> None:
+        for number, action in (
+            (signal.SIGTERM, self._terminate),
+            (signal.SIGINT, self._terminate),
+            (signal.SIGUSR1, self._reopen),
+            (signal.SIGHUP, self._reload),
+        ):
+            # A handler runs between any two instructions; the reactor calls us at a safe point.
+            signal.signal(number, lambda *_, action=action: reactor.callFromThread(action))
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(GC_THRESHOLD, 20, 100)
+        _log.info("ready: pid {pid}", pid=os.getpid())
+        if self._demo is not None:
+            print(self._demo.banner(), flush=True)
+
+    def _terminate(self) -> None:
+        if reactor.running and not self._stopping():
+            reactor.stop()
+        elif self._node is not None:
+            _log.warn("asked to stop a second time: cutting off who is left")
+            self._node.abort()
+
+    def _stopping(self) -> bool:
+        return not self.running
+
+    def _reopen(self) -> None:
+        if self._node is not None:
+            self._node.reopen_logs()
+
+    def _reload(self) -> None:
+        _log.warn("HUP: reloading isn't there yet; the configuration stays as it is")
+
+
+def _warn(problem: Problem) -> None:
+    print(f"warning: {problem}", file=sys.stderr)
+
+
+def _words(error: Exception) -> str:
+    if isinstance(error, CannotListenError):
+        reason = getattr(error.socketError, "strerror", None) or error.socketError
+        return f"listen on {error.interface}:{error.port}: {reason}"
+    if isinstance(error, OSError) and error.strerror:
+        name = f"{error.filename}: " if error.filename else ""
+        return f"{name}{error.strerror}"
+    return str(error)
+
+
+def _exit(code: int, message: str) -> NoReturn:
+    print(message, file=sys.stderr)
+    raise SystemExit(code)

@@ -1,0 +1,1 @@
+"""The decrypting proxy: from an accepted client to a relayed response."""

@@ -1,0 +1,283 @@
+"""Moves bytes between one backend's connection and the exchange that it serves.
+
+A connection carries one request. It is made without any of Twisted's machinery: a non-blocking
+connect, the request sent at once if the kernel takes it, the descriptor registered with the poller.
+`exchange` gets `connected`, `received`, `backend_eof`, `backend_failed` and `upload_drained`.
+
+After a full response the side is closed so that ephemeral ports last (web.md rule 12): if the
+backend has closed first, an ordinary close; else a reset, which leaves no TIME_WAIT. With
+`backend_close: wait` the backend gets a second to close first.
+"""
+
+from __future__ import annotations
+
+import _socket
+import errno
+import socket
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+from dlba.web.poller import READ, WRITE
+from dlba.web.stream import READ_SIZE, reset
+
+if TYPE_CHECKING:
+    from dlba.web.exchange import Exchange
+    from dlba.web.pool import Backend
+    from dlba.web.proxy import Proxy
+
+__all__ = ["OWN_ERRORS", "BackendSide"]
+
+#: Errors that are ours, not the backend's: no descriptor, no buffer, no port left.
+OWN_ERRORS: Final = frozenset(
+    {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL, errno.EAGAIN}
+)
+#: Reads of one callback: 256 KiB, then the others have their turn.
+_READS: Final = 4
+#: Seconds that `backend_close: wait` waits for the backend to close.
+_WAIT: Final = 1.0
+_FLAGS: Final = socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+
+
+class BackendSide:
+    """One connection to a backend. `deadline`, `slot`: see `dlba.web.deadlines`."""
+
+    __slots__ = (
+        "_exchange",
+        "_fd",
+        "_mask",
+        "_parts",
+        "_paused",
+        "_proxy",
+        "_recv",
+        "_sock",
+        "backend",
+        "backlog",
+        "connected",
+        "deadline",
+        "slot",
+    )
+
+    def __init__(self, proxy: Proxy, exchange: Exchange, backend: Backend, data: bytes) -> None:
+        """Begin to connect, and send `data` if that goes at once.
+
+        Raises OSError when it fails at once: `errno` in `OWN_ERRORS` is our own fault.
+        """
+        self._proxy = proxy
+        self._exchange: Exchange | None = exchange
+        self.backend = backend
+        address = backend.address
+        sock = _socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET, _FLAGS)
+        self._sock = sock
+        self._recv = sock.recv
+        self._fd = sock.fileno()
+        self._parts: deque[bytes | memoryview] = deque()
+        #: Bytes of the request that the backend hasn't taken yet.
+        self.backlog = 0
+        self._paused = False
+        #: The backend's kernel has taken a byte of the request.
+        self.connected = False
+        self.deadline = 0.0
+        self.slot = -1
+        try:
+            failure = sock.connect_ex(address)
+            if failure and failure != errno.EINPROGRESS:
+                raise OSError(failure, "connect")
+            try:
+                taken = sock.send(data)
+                self.connected = True
+            except BlockingIOError:
+                taken = 0
+        except OSError:
+            sock.close()
+            raise
+        if taken < len(data):
+            self._parts.append(memoryview(data)[taken:])
+            self.backlog = len(data) - taken
+            # While connecting, the error comes with the writability.
+            self._mask = READ | WRITE if taken else WRITE
+        else:
+            self._mask = READ
+        proxy.poller.add(self._fd, self._mask, self)
+        proxy.open_backends += 1
+        backend.open_connections += 1
+
+    # Events
+
+    def on_event(self, mask: int) -> None:
+        """The poller: something may be possible now."""
+        if self._exchange is None:
+            self._await_close()
+            return
+        if self._parts:
+            self._flush()
+        if self._fd >= 0 and self._mask & READ:
+            self.read()
+
+    def abort(self) -> None:
+        """The poller caught an exception of ours: end this exchange alone."""
+        exchange = self._exchange
+        self.reset()
+        if exchange is not None:
+            exchange.backend_failed(None)
+
+    def expire(self, now: float) -> None:
+        """The second of `backend_close: wait` is over."""
+        self.reset()
+
+    def read(self) -> None:
+        """Read what there is, up to the budget of one turn."""
+        for _ in range(_READS):
+            exchange = self._exchange
+            if exchange is None:
+                return
+            try:
+                data = self._recv(READ_SIZE)
+            except BlockingIOError:
+                self._want(self._mask | READ)
+                return
+            except OSError as error:
+                exchange.backend_failed(error)
+                return
+            if not data:
+                exchange.backend_eof()
+                return
+            exchange.received(data)
+            if self._fd < 0 or self._paused:
+                return
+            if len(data) < READ_SIZE:
+                break
+        if self._exchange is not None:
+            self._want(self._mask | READ)
+
+    def _flush(self) -> None:
+        exchange = self._exchange
+        assert exchange is not None
+        parts = self._parts
+        while parts:
+            part = parts[0]
+            try:
+                taken = self._sock.send(part)
+            except BlockingIOError:
+                break
+            except OSError as error:
+                if self.connected:
+                    # A backend may answer and close before it has read everything: what it
+                    # said is read first, and its end is found there.
+                    parts.clear()
+                    self.backlog = 0
+                    self._want(0 if self._paused else READ)
+                else:
+                    exchange.backend_failed(error)
+                return
+            if not self.connected:
+                self.connected = True
+                exchange.connected()
+            self.backlog -= taken
+            if taken < len(part):
+                parts[0] = memoryview(part)[taken:]
+                break
+            parts.popleft()
+        if parts:
+            if self.connected and not self._paused:
+                self._want(READ | WRITE)
+        else:
+            self._want(0 if self._paused else READ)
+            exchange.upload_drained()
+
+    # From the exchange
+
+    def write(self, data: bytes) -> None:
+        """Send more of the request (not empty); what doesn't go now is the backlog."""
+        if self._parts:
+            self._parts.append(data)
+            self.backlog += len(data)
+            return
+        try:
+            taken = self._sock.send(data)
+        except BlockingIOError:
+            taken = 0
+        except OSError:
+            # As in _flush: the answer, or the end, is found by reading.
+            return
+        if taken < len(data):
+            self._parts.append(memoryview(data)[taken:])
+            self.backlog = len(data) - taken
+            self._want(self._mask | WRITE)
+
+    def pause(self) -> None:
+        """Read nothing until `resume()`."""
+        if not self._paused:
+            self._paused = True
+            self._want(self._mask & ~READ)
+
+    def resume(self) -> None:
+        """Read on, at once: the poller hears of it only when there is nothing to read."""
+        if self._paused:
+            self._paused = False
+            self.read()
+
+    def finish(self, wait: bool) -> None:
+        """The response is complete: close, so that no TIME_WAIT is left here."""
+        self._exchange = None
+        try:
+            end = self._recv(1)
+        except BlockingIOError:
+            if wait:
+                self._want(READ)
+                self.deadline = time.monotonic() + _WAIT
+                self._proxy.deadlines.watch(self)
+                return
+            self.reset()
+            return
+        except OSError:
+            end = b""
+        if end:
+            # Bytes behind the response: nobody asked for them.
+            self.reset()
+        else:
+            self._end()
+            self._sock.close()
+
+    def reset(self) -> None:
+        """Close now, with a reset."""
+        self._exchange = None
+        if self._fd >= 0:
+            self._end()
+            reset(self._sock)
+
+    def _await_close(self) -> None:
+        if self._fd < 0:
+            return
+        try:
+            if self._recv(READ_SIZE):
+                self.reset()
+                return
+        except BlockingIOError:
+            return
+        except OSError:
+            pass
+        self._end()
+        self._sock.close()
+
+    def _end(self) -> None:
+        proxy = self._proxy
+        if self._mask:
+            proxy.poller.forget(self._fd)
+        proxy.deadlines.forget(self)
+        self._fd = -1
+        self._parts.clear()
+        proxy.open_backends -= 1
+        self.backend.open_connections -= 1
+
+    def _want(self, mask: int) -> None:
+        """Register for `mask`; with none, leave the set: a closed peer would be told forever."""
+        if mask == self._mask or self._fd < 0:
+            return
+        if not mask:
+            self._proxy.poller.remove(self._fd)
+        elif not self._mask:
+            self._proxy.poller.add(self._fd, mask, self)
+        else:
+            self._proxy.poller.change(self._fd, mask)
+        self._mask = mask

@@ -1,0 +1,406 @@
+"""Moves bytes between one client's stream and the HTTP front that speaks for it.
+
+Owns the descriptor: registration with the poller, the backlog of what the client hasn't taken yet,
+pausing, and the ways to end. Knows nothing of HTTP; the front (`dlba.web.http1`) gets `received`,
+`drained`, `eof`, `lost` and `expire`.
+
+Ways to end (web.md rule 10): `close` after a clean last response; `linger` where unread input may
+be under way (answer, close_notify, SHUT_WR, discard up to 1 MiB or 2 s, close), else a reset would
+destroy the answer; `reset` to show that something broke.
+"""
+
+from __future__ import annotations
+
+import _socket
+import contextlib
+import select
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, Protocol
+
+from dlba.web.poller import READ, WRITE
+from dlba.web.tls import TLSStream
+
+if TYPE_CHECKING:
+    from dlba.web.proxy import Proxy
+    from dlba.web.stream import Stream
+
+__all__ = ["ClientFront", "ClientSocket"]
+
+#: Bytes read in one callback; the rest waits for the next turn, so that nobody starves.
+READ_BUDGET: Final = 256 * 1024
+#: What is discarded of a client whose answer has been sent.
+LINGER_BYTES: Final = 1024 * 1024
+LINGER_SECONDS: Final = 2.0
+#: The peer is gone in both directions, or the connection is in error.
+_GONE: Final = select.EPOLLHUP | select.EPOLLERR
+
+_HANDSHAKE, _OPEN, _ENDING, _CLOSED = range(4)
+
+
+class ClientFront(Protocol):
+    """What speaks HTTP on a client's socket."""
+
+    def opened(self) -> None:
+        """The connection is ready for requests: accepted, and its handshake done."""
+
+    def received(self, data: bytes) -> None:
+        """Bytes came; never empty."""
+
+    def advance(self) -> None:
+        """Go on with what is buffered, as asked for by `ClientSocket.call_again`."""
+
+    def drained(self) -> None:
+        """The client has taken everything that was written."""
+
+    def progress(self) -> None:
+        """The client has taken a part of what was written."""
+
+    def eof(self) -> None:
+        """The client has sent its last byte; it may still read."""
+
+    def lost(self) -> None:
+        """The connection is gone; the socket is closed already."""
+
+    def expire(self, now: float) -> None:
+        """The deadline of the socket has passed."""
+
+    def stop(self) -> None:
+        """The node stops."""
+
+
+class ClientSocket:
+    """One client's connection. `deadline`, `slot`: see `dlba.web.deadlines`."""
+
+    __slots__ = (
+        "_again",
+        "_discarded",
+        "_fd",
+        "_front",
+        "_mask",
+        "_parts",
+        "_proxy",
+        "_reading",
+        "_sock",
+        "_state",
+        "_stream",
+        "_then",
+        "_write_failed",
+        "backlog",
+        "deadline",
+        "forwarded",
+        "host",
+        "local_port",
+        "port",
+        "slot",
+        "tls",
+    )
+
+    def __init__(
+        self,
+        proxy: Proxy,
+        sock: _socket.socket,
+        stream: Stream,
+        peer: tuple[str, int],
+        local_port: int,
+    ) -> None:
+        """`peer`: the client's address and port; `local_port`: the listener's."""
+        self._proxy = proxy
+        self._stream = stream
+        self._sock = sock
+        self._fd = sock.fileno()
+        self.host, self.port = peer
+        self.local_port = local_port
+        self.tls = isinstance(stream, TLSStream)
+        #: The fields X-Forwarded-For and -Proto of this client, for `forward.request_head`.
+        self.forwarded = (
+            f"\r\nX-Forwarded-For: {self.host}"
+            f"\r\nX-Forwarded-Proto: {'https' if self.tls else 'http'}"
+        ).encode()
+        self._state = _HANDSHAKE
+        self._parts: deque[bytes | memoryview] = deque()
+        #: Bytes that the client hasn't taken yet.
+        self.backlog = 0
+        self._reading = True
+        self._again = False
+        self._write_failed = False
+        #: What to do when the backlog is gone: nothing (None), `_finish_close` or `_finish_linger`.
+        self._then: str | None = None
+        self._discarded = 0
+        self.deadline = 0.0
+        self.slot = -1
+        self._mask = READ
+        self._front: ClientFront
+
+    def start(self, front: ClientFront) -> None:
+        """Begin: register with the poller, shake hands."""
+        self._front = front
+        proxy = self._proxy
+        proxy.poller.add(self._fd, READ, self)
+        if self.tls:
+            self.deadline = time.monotonic() + proxy.timeouts.handshake
+            proxy.deadlines.watch(self)
+        else:
+            self._open()
+
+    @property
+    def closed(self) -> bool:
+        """Nothing more is read or written: closed, or about to be."""
+        return self._state >= _ENDING or self._then is not None
+
+    def own_host(self) -> bytes:
+        """The address that the client connected to, as a Host value."""
+        host, port = self._sock.getsockname()[:2]
+        host = host.removeprefix("::ffff:")
+        return (f"[{host}]:{port}" if ":" in host else f"{host}:{port}").encode()
+
+    def _open(self) -> None:
+        self._state = _OPEN
+        self.deadline = time.monotonic() + self._proxy.timeouts.head
+        self._proxy.deadlines.watch(self)
+        self._front.opened()
+
+    # Events
+
+    def on_event(self, mask: int) -> None:
+        """The poller: something may be possible now."""
+        state = self._state
+        if state == _OPEN:
+            if self._write_failed or (mask & _GONE and not self._reading):
+                self._lose()
+                return
+            if self._parts:
+                self._flush()
+            if self._again:
+                self._again = False
+                self._front.advance()
+            wants_write = self._stream.wants_write
+            if self._reading and self._state == _OPEN and (mask != WRITE or wants_write):
+                self._read()
+            if wants_write and self._state == _OPEN:
+                # The read that waited for room has been tried again.
+                if not self._parts and not self._stream.wants_write:
+                    self._want(self._mask & ~WRITE)
+        elif state == _HANDSHAKE:
+            self._shake_hands()
+        elif state == _ENDING:
+            self._discard()
+
+    def _read(self) -> None:
+        stream = self._stream
+        size = stream.read_size
+        budget = READ_BUDGET
+        while budget > 0:
+            try:
+                data = stream.read(size)
+            except OSError:
+                self._lose()
+                return
+            if data is None:
+                if stream.wants_write:
+                    self._want(self._mask | WRITE)
+                return
+            if not data:
+                self._reading = False
+                self._want(self._mask & ~READ)
+                self._front.eof()
+                return
+            self._front.received(data)
+            if len(data) < size or not self._reading or self._state != _OPEN:
+                return
+            budget -= size
+
+    def _shake_hands(self) -> None:
+        counters = self._proxy.counters
+        stream = self._stream
+        try:
+            done = stream.handshake()
+        except OSError:
+            counters.handshakes_failed += 1
+            self._lose()
+            return
+        if done:
+            counters.handshakes += 1
+            if isinstance(stream, TLSStream) and stream.resumed:
+                counters.handshakes_resumed += 1
+            self._want(READ)
+            self._open()
+            # The request often comes in the same packet as the end of the handshake.
+            self._read()
+        else:
+            self._want(READ | WRITE if stream.wants_write else READ)
+
+    def expire(self, now: float) -> None:
+        """The deadline has passed."""
+        if self._state == _OPEN and self._then is None:
+            self._front.expire(now)
+            return
+        if self._state == _HANDSHAKE:
+            self._proxy.counters.handshakes_failed += 1
+        if self._state == _ENDING:
+            self._end(self._stream.close)
+        else:
+            self.reset()
+
+    # Reading
+
+    def pause(self) -> None:
+        """Read nothing until `resume()`."""
+        if self._reading:
+            self._reading = False
+            self._want(self._mask & ~READ)
+
+    def resume(self) -> None:
+        """Read again; what is there already comes in the next turn."""
+        if not self._reading and self._state == _OPEN:
+            self._reading = True
+            self._want(self._mask | READ)
+
+    def call_again(self) -> None:
+        """Call `front.advance()` in the next turn, after everybody else."""
+        self._again = True
+        self._proxy.poller.later(self)
+
+    # Writing
+
+    def write(self, data: bytes) -> None:
+        """Send `data` (not empty), as much as goes now; the rest is the backlog."""
+        if self.backlog:
+            self._parts.append(data)
+            self.backlog += len(data)
+            return
+        if self._write_failed or self._state != _OPEN:
+            return
+        try:
+            taken = self._stream.write(data)
+        except OSError:
+            # Told in the next turn: whoever writes is in the middle of something.
+            self._write_failed = True
+            self._proxy.poller.later(self)
+            return
+        if taken < len(data):
+            self._parts.append(memoryview(data)[taken:])
+            self.backlog = len(data) - taken
+            self._want(self._mask | WRITE)
+
+    def _flush(self) -> None:
+        parts = self._parts
+        write = self._stream.write
+        before = self.backlog
+        while parts:
+            part = parts[0]
+            try:
+                taken = write(part)
+            except OSError:
+                self._lose()
+                return
+            self.backlog -= taken
+            if taken < len(part):
+                if taken:
+                    parts[0] = memoryview(part)[taken:]
+                break
+            parts.popleft()
+        if not parts:
+            self._want(self._mask & ~WRITE)
+            if self._then is not None:
+                self._finish()
+            else:
+                self._front.drained()
+        elif self.backlog < before:
+            if self._then is not None:
+                self.deadline = time.monotonic() + self._proxy.timeouts.write
+            else:
+                self._front.progress()
+
+    # Ending
+
+    def close(self) -> None:
+        """Close cleanly once everything is written."""
+        self._end_when_written("close")
+
+    def linger(self) -> None:
+        """Write everything, then read and discard for a while, then close."""
+        self._end_when_written("linger")
+
+    def reset(self) -> None:
+        """Close with a reset, now; the front isn't told."""
+        self._end(self._stream.reset)
+
+    def stop(self) -> None:
+        """The node stops: end now if nothing is under way, else after the present request."""
+        if self._state == _OPEN and self._then is None:
+            self._front.stop()
+        elif self._state == _HANDSHAKE:
+            self.reset()
+
+    def abort(self) -> None:
+        """The poller caught an exception of ours: end this connection and tell the front."""
+        self._lose()
+
+    def _end_when_written(self, way: str) -> None:
+        if self._state != _OPEN or self._then is not None:
+            return
+        self._then = way
+        if self._parts:
+            self.pause()
+            self._hurry(self._proxy.timeouts.write)
+        else:
+            self._finish()
+
+    def _finish(self) -> None:
+        if self._write_failed or self._then == "close":
+            self._end(self._stream.close)
+            return
+        self._state = _ENDING
+        self._want(READ)
+        self._hurry(LINGER_SECONDS)
+        try:
+            self._stream.end()
+        except OSError:
+            self._end(self._stream.close)
+
+    def _discard(self) -> None:
+        try:
+            while self._discarded < LINGER_BYTES:
+                size = self._stream.discard()
+                if size is None:
+                    return
+                if not size:
+                    break
+                self._discarded += size
+        except OSError:
+            pass
+        self._end(self._stream.close)
+
+    def _hurry(self, seconds: float) -> None:
+        self.deadline = time.monotonic() + seconds
+        self._proxy.deadlines.hasten(self)
+
+    def _lose(self) -> None:
+        if self._state != _CLOSED:
+            opened = self._state == _OPEN and self._then is None
+            if isinstance(self._stream, TLSStream) and self._stream.flooded:
+                self._proxy.counters.tls_floods_cut += 1
+            self._end(self._stream.reset)
+            if opened:
+                self._front.lost()
+
+    def _end(self, close: Callable[[], None]) -> None:
+        if self._state == _CLOSED:
+            return
+        self._state = _CLOSED
+        proxy = self._proxy
+        proxy.poller.forget(self._fd)
+        proxy.deadlines.forget(self)
+        self._parts.clear()
+        self.backlog = 0
+        self._reading = False
+        with contextlib.suppress(OSError):
+            close()
+        proxy.on_client_gone(self)
+
+    def _want(self, mask: int) -> None:
+        if mask != self._mask:
+            self._mask = mask
+            self._proxy.poller.change(self._fd, mask)

@@ -1,0 +1,431 @@
+"""Carries one request to a backend and its response back.
+
+Stands between the front (what the client speaks) and the backend side (one connection): chooses the
+backend, tries the next one when it can't be reached, relays both bodies as they are read, and says
+who is waited for. Backpressure: whoever doesn't take what it was given pauses the other side.
+
+A request is sent again only if no byte of it was accepted by a backend's kernel, or if it is
+idempotent, wholly buffered, no byte of a response has come and the connection broke.
+Source: web.md rules 5 to 9, 12 and 13; RFC 9110 9.2.2, 15.2; the seed's "DLBA Server Architecture".
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Final
+
+from dlba.errors import BackendError
+from dlba.web.backendside import OWN_ERRORS, BackendSide
+from dlba.web.body import ChunkedReader, chunk
+from dlba.web.choice import choose
+from dlba.web.cookie import cookie_values, cut_cookie, inject
+from dlba.web.forward import request_head
+from dlba.web.head import CHUNKED, HEAD_END
+from dlba.web.response import UNTIL_CLOSE, ResponseHead, parse_response
+
+if TYPE_CHECKING:
+    from dlba.web.choice import Site
+    from dlba.web.head import RequestHead
+    from dlba.web.http1 import Http1
+    from dlba.web.pool import Backend
+    from dlba.web.proxy import Proxy
+
+__all__ = ["Exchange"]
+
+#: Bytes of a backend's response head, and how many 1xx responses may come before the final one.
+HEAD_LIMIT: Final = 64 * 1024
+INTERIM_LIMIT: Final = 16
+#: Bytes of the request that wait for a backend before the client is paused.
+UPLOAD_LIMIT: Final = 64 * 1024
+#: Methods that may be sent twice (RFC 9110 9.2.2).
+_IDEMPOTENT: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"})
+
+
+class Exchange:
+    """One request and its response.
+
+    `backend`, `reason`, `retries`: for the log. `responding`: the final response's head has gone
+    to the client.
+    """
+
+    __slots__ = (
+        "_answered_at",
+        "_begun",
+        "_begun_at",
+        "_buffer",
+        "_connect_until",
+        "_connected_at",
+        "_data",
+        "_front",
+        "_interims",
+        "_left",
+        "_proxy",
+        "_reader",
+        "_request",
+        "_response",
+        "_side",
+        "_site",
+        "_tried",
+        "_upload_chunked",
+        "_values",
+        "backend",
+        "reason",
+        "responding",
+        "retries",
+    )
+
+    def __init__(
+        self, proxy: Proxy, front: Http1, request: RequestHead, site: Site, now: float
+    ) -> None:
+        self._proxy = proxy
+        self._front = front
+        self._request = request
+        self._site = site
+        self.backend: Backend | None = None
+        self.reason = "-"
+        self.retries = 0
+        self.responding = False
+        self._side: BackendSide | None = None
+        #: The request as it goes out, kept as long as it may have to be sent again.
+        self._data = b""
+        self._values: list[bytes] = []
+        self._tried: list[Backend] = []
+        self._upload_chunked = False
+        self._response: ResponseHead | None = None
+        self._buffer = b""
+        self._left = 0
+        self._reader: ChunkedReader | None = None
+        self._interims = 0
+        #: When the head was complete, the last connect begun, connected, and answered.
+        self._begun_at = self._begun = now
+        self._connected_at = self._answered_at = -1.0
+        self._connect_until = 0.0
+
+    # From the front
+
+    def begin(self, body: bytes, complete: bool) -> None:
+        """Choose a backend and send the request with the `body` read so far."""
+        request = self._request
+        site = self._site
+        now = time.monotonic()
+        self._begun_at = now
+        self._connect_until = now + site.pool.config.connect_total
+        name = site.cookie.name
+        if request.cookies and name in request.fields:
+            self._values = cookie_values(request.fields, name)
+            request.fields = cut_cookie(request.fields, name)
+        length = request.length
+        if length is not None and complete:
+            length = len(body)
+        elif length == CHUNKED:
+            self._upload_chunked = True
+            if body:
+                body = chunk(body)
+        socket = self._front.socket
+        own_host = b"" if request.host_field else socket.own_host()
+        self._data = request_head(request, socket.forwarded, own_host, length) + body
+        backend, self.reason = choose(site, request, self._values, now, ())
+        self._connect(backend, now, 503)
+
+    def body(self, data: bytes, complete: bool) -> None:
+        """More of the request's body, decoded (maybe b"" at its end)."""
+        side = self._side
+        if self._upload_chunked:
+            data = chunk(data) if data else b""
+            if complete:
+                data += b"0\r\n\r\n"
+        if side is None or not data:
+            return
+        side.write(data)
+        if side.backlog > UPLOAD_LIMIT:
+            self._front.pause_body()
+        self.touch()
+
+    def client_drained(self) -> None:
+        """The client has taken all of the response that was given to it."""
+        if self._side is not None:
+            self._side.resume()
+
+    def client_lost(self) -> None:
+        """The client is gone: so is its request."""
+        self._proxy.counters.requests_aborted += 1
+        self.abandon()
+        self._front.gone("CD" if self.responding else "CH")
+
+    def abandon(self) -> None:
+        """End the backend's side; the front ends the client's."""
+        side, self._side = self._side, None
+        if side is not None:
+            side.reset()
+
+    def touch(self) -> None:
+        """Something moved: set the deadline of whoever is waited for now."""
+        timeouts = self._proxy.timeouts
+        socket = self._front.socket
+        side = self._side
+        if socket.backlog:
+            seconds = timeouts.write
+        elif not self._front.complete and side is not None and not side.backlog:
+            seconds = timeouts.body
+        else:
+            seconds = timeouts.response
+        socket.deadline = time.monotonic() + seconds
+        self._proxy.deadlines.hasten(socket)
+
+    def expire(self, now: float) -> None:
+        """Whoever was waited for took too long."""
+        counters = self._proxy.counters
+        side = self._side
+        if side is not None and not side.connected:
+            self._unreachable(now, 504)
+        elif self._front.socket.backlog:
+            counters.requests_timed_out += 1
+            self.abandon()
+            self._front.broken("cD")
+        elif not self._front.complete and side is not None and not side.backlog:
+            self._front.body_timed_out()
+        else:
+            counters.backend_timeouts += 1
+            self.abandon()
+            if self.responding:
+                counters.responses_broken += 1
+                self._front.broken("sD")
+            else:
+                self._front.failed(504, "the web server took too long to answer", "sH")
+
+    def times(self, started: float) -> tuple[float, float, float, float]:
+        """Seconds for the head, the queue, the connect and the response's head; -1: not reached."""
+        connected = self._connected_at
+        return (
+            self._begun_at - started,
+            self._begun - self._begun_at,
+            connected - self._begun if connected >= 0 else -1.0,
+            self._answered_at - connected if self._answered_at >= 0 else -1.0,
+        )
+
+    # Connecting
+
+    def _connect(self, backend: Backend | None, now: float, status: int) -> None:
+        """Connect to `backend`, and if that fails at once to the next ones."""
+        counters = self._proxy.counters
+        while backend is not None:
+            self.backend = backend
+            self._begun = now
+            counters.backend_connects += 1
+            try:
+                side = BackendSide(self._proxy, self, backend, self._data)
+            except OSError as error:
+                if error.errno in OWN_ERRORS:
+                    counters.own_connect_failures += 1
+                    self._front.failed(503, "the service is overloaded", "RC")
+                    return
+                backend = self._next(backend, now)
+                status = 503
+                continue
+            self._side = side
+            if side.connected:
+                self.connected()
+            else:
+                self._front.pause_body()
+                seconds = self._site.pool.config.connect_timeout
+                socket = self._front.socket
+                socket.deadline = min(now + seconds, self._connect_until)
+                self._proxy.deadlines.hasten(socket)
+            return
+        self._data = b""
+        counters.backends_unavailable += 1
+        sentence = "no web server can be reached"
+        self._front.failed(status, sentence, "sC" if status == 504 else "SC")
+
+    def _next(self, backend: Backend, now: float) -> Backend | None:
+        """Mark `backend` failed; the one to try now, or None."""
+        self._proxy.counters.backend_connect_failures += 1
+        self._site.pool.fail(backend, now)
+        return self._other(backend, now)
+
+    def _other(self, backend: Backend, now: float) -> Backend | None:
+        self._tried.append(backend)
+        if now >= self._connect_until:
+            return None
+        other, reason = choose(self._site, self._request, self._values, now, self._tried)
+        if other is not None:
+            self.reason = reason
+            self.retries += 1
+            self._proxy.counters.reroutes += 1
+        return other
+
+    def _unreachable(self, now: float, status: int) -> None:
+        side = self._side
+        assert side is not None
+        self.abandon()
+        self._connect(self._next(side.backend, now), now, status)
+
+    # From the backend side
+
+    def connected(self) -> None:
+        """The backend's kernel has taken a byte of the request."""
+        now = time.monotonic()
+        self._connected_at = now
+        backend = self.backend
+        assert backend is not None
+        if backend.failed:
+            self._site.pool.recover(backend)
+        if not self._front.complete or self._request.method not in _IDEMPOTENT:
+            self._data = b""
+        self.touch()
+
+    def upload_drained(self) -> None:
+        """The backend has taken all of the request that was given to it."""
+        if not self._front.complete:
+            self._front.resume_body()
+        self.touch()
+
+    def received(self, data: bytes) -> None:
+        """Bytes of the response; never empty."""
+        if self._response is None:
+            self._take_head(data)
+        else:
+            self._relay(self._response, data)
+
+    def backend_eof(self) -> None:
+        """The backend has closed its direction."""
+        response = self._response
+        if response is not None and response.length == UNTIL_CLOSE:
+            self._front.respond_body(b"", True)
+            self._finish()
+        else:
+            self._broke()
+
+    def backend_failed(self, error: OSError | None) -> None:
+        """The connection to the backend is gone; None: by an error of ours."""
+        side = self._side
+        if side is not None and not side.connected and error is not None:
+            self._unreachable(time.monotonic(), 503)
+        else:
+            self._broke()
+
+    def _broke(self) -> None:
+        """The connection ended before the response did."""
+        counters = self._proxy.counters
+        side = self._side
+        self.abandon()
+        if self.responding:
+            counters.responses_broken += 1
+            self._front.broken("SD")
+            return
+        if self._data and not self._buffer and not self._interims and side is not None:
+            now = time.monotonic()
+            other = self._other(side.backend, now)
+            if other is not None:
+                counters.retries += 1
+                self._connect(other, now, 503)
+                return
+        counters.backend_errors += 1
+        self._front.failed(502, "the web server closed the connection too soon", "SH")
+
+    # The response
+
+    def _take_head(self, data: bytes) -> None:
+        buffer = self._buffer + data if self._buffer else data
+        try:
+            while True:
+                end = buffer.find(HEAD_END)
+                if end < 0 or end > HEAD_LIMIT:
+                    if len(buffer) > HEAD_LIMIT:
+                        raise BackendError("head", "the response's head is too large")
+                    self._buffer = buffer
+                    self.touch()
+                    return
+                response = parse_response(buffer[:end], self._request.method == b"HEAD")
+                buffer = buffer[end + 4 :]
+                if response.status >= 200:
+                    break
+                self._pass_interim(response)
+            self._response = response
+            body, ended = self._decode(response, buffer)
+        except (BackendError, ValueError):
+            self._bad_response()
+            return
+        self._buffer = b""
+        self._data = b""
+        self._answered_at = time.monotonic()
+        fields = response.fields
+        site = self._site
+        backend = self.backend
+        assert backend is not None
+        if site.schedule == "cookie":
+            injection = inject(
+                fields, site.cookie, backend.token, self.reason != "cookie", time.time()
+            )
+            fields = injection.fields
+            if injection.given:
+                backend.cookie_groups += injection.given
+                self._proxy.counters.cookies_injected += injection.given
+        self.responding = True
+        self._front.respond(response, fields, body, ended)
+        self._go_on(ended)
+
+    def _pass_interim(self, response: ResponseHead) -> None:
+        self._interims += 1
+        if response.status == 101 or self._interims > INTERIM_LIMIT:
+            raise BackendError("head", "an interim response that nobody asked for")
+        if response.status != 100:
+            self._front.interim(response)
+
+    def _decode(self, response: ResponseHead, data: bytes) -> tuple[bytes, bool]:
+        """The body in `data`, and whether it is complete. Raises ValueError on a bad chunk."""
+        length = response.length
+        if length >= 0:
+            if self._reader is None and self._left == 0:
+                self._left = length
+            body = data if len(data) <= self._left else data[: self._left]
+            self._left -= len(body)
+            return body, not self._left
+        if length == UNTIL_CLOSE:
+            return data, False
+        if self._reader is None:
+            self._reader = ChunkedReader()
+        body = b"".join(self._reader.feed(data))
+        return body, self._reader.done
+
+    def _relay(self, response: ResponseHead, data: bytes) -> None:
+        try:
+            body, ended = self._decode(response, data)
+        except ValueError:
+            self._bad_response()
+            return
+        self._front.respond_body(body, ended)
+        self._go_on(ended)
+
+    def _go_on(self, ended: bool) -> None:
+        if ended:
+            self._finish()
+            return
+        side = self._side
+        if side is not None and self._front.socket.backlog:
+            side.pause()
+        self.touch()
+
+    def _bad_response(self) -> None:
+        """What the backend says isn't HTTP."""
+        counters = self._proxy.counters
+        counters.backend_errors += 1
+        self.abandon()
+        if self.responding:
+            counters.responses_broken += 1
+            self._front.broken("PD")
+        else:
+            self._front.failed(502, "the web server sent an invalid response", "PH")
+
+    def _finish(self) -> None:
+        backend = self.backend
+        side, self._side = self._side, None
+        assert backend is not None
+        backend.answered(self._answered_at - self._begun)
+        self._proxy.counters.responses += 1
+        if side is not None:
+            if self._front.complete:
+                side.finish(self._site.pool.config.backend_close == "wait")
+            else:
+                side.reset()
+        self._front.finished("--")

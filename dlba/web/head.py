@@ -1,0 +1,251 @@
+"""Decides whether a request head is valid, and what of it reaches a backend.
+
+One regular expression checks the grammar of the whole head, a second one finds the fields that a
+rule needs; every other byte stays as it came, so that case and order reach the backend. Framing,
+hop-by-hop and forwarding fields are cut out, so that what goes on has exactly one framing: ours.
+
+Source: web.md rules 3 and 7; RFC 9112 2–7, RFC 9110 5.5, 7.2, 7.6, 10.1.1. Stricter than the RFC:
+bare LF, obs-fold and an empty Host are refused, a Content-Length stands once. Looser: HTAB and
+0x80–FF in values, HTTP/1.2 and above count as 1.1.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from dlba.errors import HeadError
+
+__all__ = ["CHUNKED", "HEAD_END", "HeadLimits", "RequestHead", "parse_request"]
+
+#: What ends a head.
+HEAD_END: Final = b"\r\n\r\n"
+#: `RequestHead.length` and `ResponseHead.length` of a chunked body.
+CHUNKED: Final = -1
+
+TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
+#: Any number of field lines, each with the CRLF before it.
+FIELD_LINES: Final = rb"(?:\r\n" + TOKEN + rb"++:[\t -~\x80-\xff]*+)*+"
+#: Methods are tokens; 32 bytes hold every registered one (the longest has 18).
+_HEAD: Final = re.compile(
+    rb"(" + TOKEN + rb"{1,32}+) ([!-\"$-~]++) HTTP/(\d)\.(\d)(" + FIELD_LINES + rb")"
+).fullmatch
+_REQUEST_LINE: Final = re.compile(rb"(" + TOKEN + rb"{1,32}) ([!-~]+) HTTP/(\d)\.(\d)").fullmatch
+
+#: Every field that a rule needs or that doesn't go on. The look-ahead spares the alternatives.
+_NEEDED: Final = re.compile(
+    rb"\r\n(?=[hctekupfxHCTEKUPFX])(host|cookie|connection|content-length|transfer-encoding"
+    rb"|te|trailer|expect|upgrade|keep-alive|proxy-connection|http2-settings"
+    rb"|forwarded|x[-_]real[-_]ip|x[-_]forwarded(?:[-_][!#$%&'*+\-.^_`|~0-9a-z]+)?)"
+    rb":[\t ]*([^\r]*)",
+    re.IGNORECASE,
+).finditer
+
+_HOST: Final = re.compile(rb"([0-9A-Za-z._~\-]+|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{0,5})?").fullmatch
+_ABSOLUTE: Final = re.compile(rb"https?://([^/?]*)(.*)", re.IGNORECASE).fullmatch
+_DIGITS: Final = re.compile(rb"[0-9]{1,18}").fullmatch
+#: Connection options that name no field to cut, or one that is cut anyway.
+_PLAIN_OPTIONS: Final = frozenset({b"close", b"keep-alive", b"upgrade", b"te", b"host", b""})
+_UPPER: Final = re.compile(rb"[A-Z]").search
+
+
+class HeadLimits:
+    """How large a head may be: `target` in bytes, `fields` in lines. The reader bounds the rest."""
+
+    __slots__ = ("fields", "target")
+
+    def __init__(self, target: int, fields: int) -> None:
+        self.target = target
+        self.fields = fields
+
+
+class RequestHead:
+    """A valid request head.
+
+    `method`, `target` (origin form or `*`, as received), `line` (the request line as received);
+    `host` (lower case, without port and final dot; b"" when HTTP/1.0 sent none) and `host_field`
+    (the Host value that goes on); `fields` (the field lines that go on, each with the CRLF before
+    it, without framing, hop-by-hop and forwarding fields); `length` (bytes of the body, `CHUNKED`,
+    or None when no body was announced); `minor` (0 or 1); `keep_alive` (the client asks for it);
+    `expects_continue`; `cookies` (a Cookie line stands in `fields`).
+    """
+
+    __slots__ = (
+        "cookies",
+        "expects_continue",
+        "fields",
+        "host",
+        "host_field",
+        "keep_alive",
+        "length",
+        "line",
+        "method",
+        "minor",
+        "target",
+    )
+
+    def __init__(self, line: bytes, method: bytes, target: bytes, minor: int) -> None:
+        self.line = line
+        self.method = method
+        self.target = target
+        self.minor = minor
+        self.host = b""
+        self.host_field = b""
+        self.fields = b""
+        self.length: int | None = None
+        self.keep_alive = minor > 0
+        self.expects_continue = False
+        self.cookies = False
+
+
+def parse_request(head: bytes, limits: HeadLimits) -> RequestHead:
+    """Check `head` (all before its CRLFCRLF) and take from it what the rules need.
+
+    Raises `HeadError` with the status to answer: 400, 405, 414, 417, 431, 501 or 505.
+    """
+    match = _HEAD(head)
+    if match is None:
+        raise _why_invalid(head, limits)
+    method, target, major, digit, block = match.groups()
+    if major != b"1":
+        raise HeadError(505, "only HTTP/1.0 and HTTP/1.1 are served here")
+    if len(target) > limits.target:
+        raise HeadError(414, "the request target is too long")
+    if block.count(b"\r\n") > limits.fields:
+        raise HeadError(431, "too many header fields")
+    request = RequestHead(head[: match.start(5)], method, target, 0 if digit == b"0" else 1)
+    _take_fields(request, block)
+    if target[0] != 0x2F or method in _NOT_SERVED:  # 0x2F: "/", origin form
+        _take_target(request)
+    if request.minor and not request.host:
+        raise HeadError(400, "an HTTP/1.1 request needs a Host")
+    return request
+
+
+_NOT_SERVED: Final = frozenset({b"CONNECT", b"TRACE"})
+
+
+def _take_fields(request: RequestHead, block: bytes) -> None:
+    """Read the needed fields of `block` into `request`, cut out those that don't go on."""
+    kept: list[bytes] = []
+    start = 0
+    named: bytes | None = None
+    coding: bytes | None = None
+    expectation: bytes | None = None
+    for match in _NEEDED(block):
+        name, value = match.groups()
+        if _UPPER(name):
+            name = name.lower()
+        if name == b"host":
+            if request.host_field or not value:
+                raise HeadError(400, "exactly one Host is allowed")
+            request.host_field = value = value.rstrip(b" \t")
+            request.host = host_of(value)
+            continue
+        if name == b"cookie":
+            request.cookies = True
+            continue
+        if match.start() != start:
+            kept.append(block[start : match.start()])
+        start = match.end()
+        if name == b"connection":
+            named = value if named is None else named + b"," + value
+        elif name == b"content-length":
+            value = value.rstrip(b" \t")
+            if request.length is not None or not _DIGITS(value):
+                raise HeadError(400, "Content-Length must stand once, as 1 to 18 digits")
+            request.length = int(value)
+        elif name == b"transfer-encoding":
+            coding = value if coding is None else coding + b"," + value
+        elif name == b"expect":
+            expectation = value if expectation is None else expectation + b"," + value
+    if start:
+        kept.append(block[start:])
+        block = b"".join(kept)
+    if coding is not None:
+        _take_coding(request, coding)
+    if expectation is not None and request.minor:
+        if expectation.strip(b" \t").lower() != b"100-continue":
+            raise HeadError(417, "the only expectation met here is 100-continue")
+        request.expects_continue = True
+    if named is not None:
+        options = [option.strip(b" \t") for option in named.lower().split(b",")]
+        request.keep_alive = b"close" not in options and (
+            request.minor > 0 or b"keep-alive" in options
+        )
+        block = cut_named(block, options)
+    request.fields = block
+
+
+def _take_coding(request: RequestHead, coding: bytes) -> None:
+    codings = [word.strip(b" \t") for word in coding.lower().split(b",")]
+    if request.minor == 0:
+        raise HeadError(400, "Transfer-Encoding has no place in HTTP/1.0")
+    if request.length is not None:
+        raise HeadError(400, "Content-Length and Transfer-Encoding exclude each other")
+    if codings != [b"chunked"]:
+        if len(codings) > 1 and codings[-1] == b"chunked" and b"chunked" not in codings[:-1]:
+            raise HeadError(501, "the only transfer coding served here is chunked")
+        raise HeadError(400, "Transfer-Encoding must be chunked")
+    request.length = CHUNKED
+
+
+def _take_target(request: RequestHead) -> None:
+    """Bring a target that isn't in origin form there, or refuse it."""
+    target = request.target
+    if request.method in _NOT_SERVED:
+        raise HeadError(405, f"{request.method.decode()} isn't served here")
+    if target == b"*":
+        if request.method != b"OPTIONS":
+            raise HeadError(400, "the target * belongs to OPTIONS")
+        return
+    match = _ABSOLUTE(target)
+    if match is None:
+        raise HeadError(400, "the target must be a path, or begin with http:// or https://")
+    authority, rest = match.groups()
+    request.host = host_of(authority)
+    # RFC 9112 3.2.2: the authority replaces whatever Host says, before anything is chosen.
+    if request.host_field:
+        request.fields = _HOST_LINE(b"\r\nHost: " + authority, request.fields, count=1)
+    request.host_field = authority
+    if not rest:
+        request.target = b"*" if request.method == b"OPTIONS" else b"/"
+    else:
+        request.target = rest if rest[0] == 0x2F else b"/" + rest
+
+
+_HOST_LINE: Final = re.compile(rb"\r\nhost:[^\r]*", re.IGNORECASE).sub
+
+
+def host_of(value: bytes) -> bytes:
+    """The name in a Host value: lower case, without port and final dot. 400 when it's none."""
+    match = _HOST(value)
+    if match is None:
+        raise HeadError(400, "the Host isn't a host name or address")
+    return match[1].lower().removesuffix(b".") or b"."
+
+
+def cut_named(block: bytes, options: list[bytes]) -> bytes:
+    """`block` without the fields that a Connection field names (lower case), Host excepted."""
+    named = set(options) - _PLAIN_OPTIONS
+    if not named:
+        return block
+    lines = block.split(b"\r\n")
+    return b"\r\n".join(
+        line for line in lines if line[: max(line.find(b":"), 0)].lower() not in named
+    )
+
+
+def _why_invalid(head: bytes, limits: HeadLimits) -> HeadError:
+    """The error for a head that the grammar refused: off the hot path, so it can look twice."""
+    line, _, rest = head.partition(b"\r\n")
+    match = _REQUEST_LINE(line)
+    if match is not None and match[3] != b"1":
+        return HeadError(505, "only HTTP/1.0 and HTTP/1.1 are served here")
+    if len(line) > limits.target and line.count(b" ") == 2:
+        return HeadError(414, "the request target is too long")
+    if rest.count(b"\r\n") + 1 > limits.fields:
+        return HeadError(431, "too many header fields")
+    if match is None or b"#" in match[2]:
+        return HeadError(400, "the request line isn't METHOD target HTTP/1.1")
+    return HeadError(400, "a header field isn't NAME: value, or a line doesn't end in CRLF")

@@ -1,0 +1,169 @@
+"""Accepts clients on one port, and stops accepting when there is no room.
+
+At most 64 accepts a wake. At `limits.connections`, or when the kernel gives no descriptor, the
+listener leaves the poller until a client ends (or, without one, a short while passes): connections
+wait in the kernel's queue, nobody is turned away. A client address with `per_client` connections
+gets its next one closed at once. What every client's socket needs is set on the listening socket
+and inherited. Source: web.md rule 1.
+"""
+
+from __future__ import annotations
+
+import _socket
+import errno
+import socket
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from dlba.config.values import ListenerConfig
+from dlba.web.clientsocket import ClientSocket
+from dlba.web.http1 import Http1
+from dlba.web.poller import READ
+from dlba.web.stream import PlainStream, Stream
+from dlba.web.tls import Certificates, TLSStream
+
+if TYPE_CHECKING:
+    from dlba.web.proxy import Proxy
+
+__all__ = ["Listener", "bind"]
+
+#: Accepts of one wake: others have their turn in between.
+ACCEPTS: Final = 64
+#: Connections that wait in the kernel; it cuts this to its own limit (net.core.somaxconn).
+BACKLOG: Final = 4096
+#: Seconds after which a listener without room looks again, though no client of ours has ended.
+RETRY: Final = 0.25
+#: Seconds of silence before the kernel probes a client: a third of a bucket's time-out (routing).
+KEEPALIVE_IDLE: Final = 100
+
+_NO_ROOM: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+
+def bind(address: str | None, port: int) -> socket.socket:
+    """A listening socket. `address` None: all addresses, both families where there are two.
+
+    Raises OSError when the address can't be had.
+    """
+    families: list[tuple[socket.AddressFamily, str]]
+    if address is None:
+        families = [(socket.AF_INET6, "::"), (socket.AF_INET, "0.0.0.0")]  # noqa: S104 - asked for
+    elif ":" in address:
+        families = [(socket.AF_INET6, address)]
+    else:
+        families = [(socket.AF_INET, address)]
+    for family, host in families:
+        try:
+            return _bind(family, host, port, both=address is None)
+        except OSError as error:
+            # A machine without IPv6 has only the second family.
+            if (family, host) == families[-1] or error.errno == errno.EADDRINUSE:
+                raise
+    raise AssertionError("unreachable")
+
+
+def _bind(family: socket.AddressFamily, host: str, port: int, both: bool) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if both else 1)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE)
+        sock.bind((host, port))
+        sock.listen(BACKLOG)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+class Listener:
+    """One listening port. `deadline`, `slot`: see `dlba.web.deadlines`."""
+
+    def __init__(self, proxy: Proxy, config: ListenerConfig, address: str | None) -> None:
+        """Bind. Raises OSError when the port can't be had or a certificate can't be used."""
+        self._proxy = proxy
+        self._certificates = None if config.tls is None else Certificates(config.tls)
+        self._socket = bind(address, config.port)
+        self._family = self._socket.family
+        self.port: int = self._socket.getsockname()[1]
+        self._paused = False
+        self.deadline = 0.0
+        self.slot = -1
+
+    def start(self) -> None:
+        """Accept from now on."""
+        self._proxy.poller.add(self._socket.fileno(), READ, self)
+
+    def stop(self) -> None:
+        """Accept no more and give the port back."""
+        self._proxy.deadlines.forget(self)
+        if not self._paused:
+            self._proxy.poller.forget(self._socket.fileno())
+        self._paused = False
+        self._socket.close()
+
+    def on_event(self, mask: int) -> None:
+        """The poller: clients wait."""
+        proxy = self._proxy
+        for _ in range(ACCEPTS):
+            if len(proxy.clients) >= proxy.connections_limit:
+                self._pause()
+                return
+            try:
+                fd, peer = self._socket._accept()  # type: ignore[attr-defined]
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in _NO_ROOM:
+                    self._pause()
+                    return
+                # Any other error is that of one connection that ended before it was accepted.
+                continue
+            self._accepted(_socket.socket(self._family, socket.SOCK_STREAM, 0, fd), peer)
+
+    def _accepted(self, sock: _socket.socket, peer: tuple[Any, ...]) -> None:
+        proxy = self._proxy
+        sock.setblocking(False)
+        # An IPv4 client of a socket for both families.
+        host = peer[0].removeprefix("::ffff:")
+        if not proxy.admit(host):
+            proxy.counters.connections_refused += 1
+            sock.close()
+            return
+        certificates = self._certificates
+        try:
+            stream: Stream = (
+                PlainStream(sock) if certificates is None else TLSStream(sock, certificates.context)
+            )
+            client = ClientSocket(proxy, sock, stream, (host, peer[1]), self.port)
+        except BaseException:
+            proxy.release(host)
+            sock.close()
+            raise
+        proxy.counters.connections_accepted += 1
+        proxy.clients.add(client)
+        client.start(Http1(proxy, client))
+
+    def abort(self) -> None:
+        """The poller caught an exception while accepting; the port stays open."""
+
+    def expire(self, now: float) -> None:
+        """There may be room again."""
+        self.resume()
+
+    def resume(self) -> None:
+        """Accept again if paused."""
+        if self._paused:
+            self._paused = False
+            self._proxy.deadlines.forget(self)
+            self._proxy.poller.add(self._socket.fileno(), READ, self)
+
+    def _pause(self) -> None:
+        proxy = self._proxy
+        self._paused = True
+        proxy.counters.accepts_paused += 1
+        proxy.poller.remove(self._socket.fileno())
+        self.deadline = time.monotonic() + RETRY
+        proxy.deadlines.watch(self)

@@ -1,0 +1,165 @@
+"""Keeps what is known of a pool's backends, and chooses among them.
+
+The web server status table of the seed's Fig. 7: address, average response time, hits, open
+connections. A failed connection is the whole health check: it marks the backend failed for
+`fail_timeout` seconds; then one request probes it, and its success clears the mark. If all are
+marked, all are tried.
+
+Least connections and round robin share one mechanism: every backend has a virtual time that grows
+by 1/weight each time it is chosen (stride scheduling). Round robin takes the earliest virtual time;
+least connections takes the fewest open connections by weight and breaks ties by virtual time, so
+that an idle pool spreads its requests too. Source: web.md rules 5, 6 and 13.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Final
+
+from dlba.config.values import BackendConfig, PoolConfig
+from dlba.web.ring import Ring
+
+__all__ = ["Backend", "Pool"]
+
+#: Weight of a new sample in the moving average of response times.
+SAMPLE_WEIGHT: Final = 1 / 8
+
+
+class Backend:
+    """One backend and its row of the table. Times in seconds; `retry_at` monotonic."""
+
+    __slots__ = (
+        "address",
+        "average_response",
+        "backup",
+        "cookie_groups",
+        "draining",
+        "enabled",
+        "endpoint",
+        "failed",
+        "hits",
+        "name",
+        "open_connections",
+        "pool",
+        "retry_at",
+        "token",
+        "turn",
+        "weight",
+    )
+
+    def __init__(self, config: BackendConfig, pool: str, token: bytes = b"") -> None:
+        self.name = config.name
+        self.pool = pool
+        self.endpoint = config.address
+        self.address = (config.address.host, config.address.port)
+        self.weight = config.weight
+        self.backup = config.backup
+        self.enabled = config.enabled
+        #: Gets nothing new but what a token brings: asked for, or by weight 0.
+        self.draining = config.weight == 0
+        self.token = token
+        self.open_connections = 0
+        self.hits = 0
+        self.average_response = 0.0
+        self.cookie_groups = 0
+        self.failed = False
+        self.retry_at = 0.0
+        self.turn = 0.0
+
+    def usable(self, now: float) -> bool:
+        """Whether a request may go there: enabled and not failed, or due for a probe."""
+        return self.enabled and (not self.failed or now >= self.retry_at)
+
+    def answered(self, seconds: float) -> None:
+        """Count a response whose head came `seconds` after the connection was begun."""
+        if self.hits:
+            self.average_response += (seconds - self.average_response) * SAMPLE_WEIGHT
+        else:
+            self.average_response = seconds
+        self.hits += 1
+
+
+class Pool:
+    """The backends that serve the same content."""
+
+    def __init__(
+        self, config: PoolConfig, token: Callable[[str, str], bytes] = lambda pool, name: b""
+    ) -> None:
+        self.name = config.name
+        self.config = config
+        self.backends = [
+            Backend(backend, config.name, token(config.name, backend.name))
+            for backend in config.backends
+        ]
+        self._by_name = {backend.name: backend for backend in self.backends}
+        self._turn = 0.0
+        self._ring = Ring(
+            [(backend.name, backend.weight or 1) for backend in self.backends],
+            config.hash_key.encode(),
+        )
+
+    def named(self, name: str, now: float) -> Backend | None:
+        """The backend `name` if a request may go there, draining or not; else None."""
+        backend = self._by_name.get(name)
+        if backend is None or not backend.usable(now):
+            return None
+        return self._chosen(backend, now)
+
+    def least(self, now: float, tried: Collection[Backend] = ()) -> Backend | None:
+        """The usable backend with the fewest open connections by weight; None if all are tried."""
+        best = None
+        best_load = best_turn = 0.0
+        for backend in self._candidates(now, tried):
+            load = backend.open_connections / (backend.weight or 1)
+            if best is None or load < best_load or (load == best_load and backend.turn < best_turn):
+                best, best_load, best_turn = backend, load, backend.turn
+        return None if best is None else self._chosen(best, now)
+
+    def round_robin(self, now: float, tried: Collection[Backend] = ()) -> Backend | None:
+        """The usable backend whose turn it is by weight; None if all are tried."""
+        candidates = self._candidates(now, tried)
+        if not candidates:
+            return None
+        return self._chosen(min(candidates, key=lambda backend: backend.turn), now)
+
+    def hashed(self, key: bytes, now: float, tried: Collection[Backend] = ()) -> Backend | None:
+        """The first usable backend in the ranking of `key`; None if all are tried."""
+        candidates = self._candidates(now, tried)
+        for index in self._ring.ranking(key):
+            if self.backends[index] in candidates:
+                return self._chosen(self.backends[index], now)
+        return None
+
+    def fail(self, backend: Backend, now: float) -> None:
+        """A connection to `backend` couldn't be made: it gets nothing for `fail_timeout`."""
+        backend.failed = True
+        backend.retry_at = now + self.config.fail_timeout
+
+    def recover(self, backend: Backend) -> None:
+        """`backend` took a connection: it is alive."""
+        if backend.failed:
+            backend.failed = False
+            # It doesn't get what it missed all at once.
+            backend.turn = max(backend.turn, self._turn)
+
+    def _candidates(self, now: float, tried: Collection[Backend]) -> list[Backend]:
+        """Those to choose from: ordinary ones, else backups, else, if all are marked, any."""
+        open_to_new = [
+            backend
+            for backend in self.backends
+            if backend.enabled and not backend.draining and backend not in tried
+        ]
+        usable = [backend for backend in open_to_new if backend.usable(now)]
+        for choice in (usable, open_to_new):
+            ordinary = [backend for backend in choice if not backend.backup]
+            if ordinary or choice:
+                return ordinary or choice
+        return []
+
+    def _chosen(self, backend: Backend, now: float) -> Backend:
+        if backend.failed:
+            # This request is the probe; the others wait for what it finds.
+            backend.retry_at = now + self.config.fail_timeout
+        self._turn = max(self._turn, backend.turn)
+        backend.turn += 1 / (backend.weight or 1)
+        return backend

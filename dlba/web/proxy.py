@@ -1,0 +1,114 @@
+"""Holds what all connections of the proxy share; decides nothing.
+
+The poller, the deadlines, the counters, the sites with their pools, the limits, the access log, and
+the clients that are open. One instance a process, made by `dlba.web.service`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from email.utils import formatdate
+from typing import TYPE_CHECKING, Any
+
+from dlba.config.values import WebConfig
+from dlba.counters import Counters
+from dlba.web.choice import Site, Sites
+from dlba.web.deadlines import Deadlines
+from dlba.web.head import HeadLimits
+from dlba.web.poller import Poller
+from dlba.web.pool import Pool
+from dlba.web.tokens import SecretKey, Tokens
+
+if TYPE_CHECKING:
+    from dlba.web.clientsocket import ClientSocket
+
+__all__ = ["AccessLog", "Proxy"]
+
+#: Called once a request with the fields of `dlba.monitor.accesslog.Record`, in its order.
+AccessLog = Callable[..., None]
+
+
+class Proxy:
+    """What the connections share."""
+
+    __slots__ = (
+        "_date",
+        "_date_second",
+        "_per_client",
+        "clients",
+        "connections_limit",
+        "counters",
+        "deadlines",
+        "head_limits",
+        "limits",
+        "log",
+        "on_client_gone",
+        "open_backends",
+        "poller",
+        "pools",
+        "sites",
+        "stopping",
+        "timeouts",
+    )
+
+    def __init__(self, web: WebConfig, keys: tuple[SecretKey, ...], log: AccessLog | None) -> None:
+        self.counters = Counters()
+        self.poller = Poller(self._count_internal_error)
+        self.deadlines = Deadlines(time.monotonic())
+        self.timeouts = web.timeouts
+        self.limits = web.limits
+        self.head_limits = HeadLimits(web.limits.target, web.limits.headers)
+        self.log = log
+        tokens = Tokens(
+            keys,
+            [(pool.name, backend.name) for pool in web.pools.values() for backend in pool.backends],
+        )
+        self.pools = {name: Pool(pool, tokens.token) for name, pool in web.pools.items()}
+        all_tls = all(listener.tls is not None for listener in web.listen)
+        self.sites = Sites(
+            [Site(site, self.pools[site.pool], tokens, all_tls) for site in web.sites]
+        )
+        self.clients: set[ClientSocket] = set()
+        #: Clients open at once; set when the limit of descriptors is known.
+        self.connections_limit = 0
+        self._per_client: dict[str, int] = {}
+        self.open_backends = 0
+        #: No request after the ones that have begun.
+        self.stopping = False
+        #: Called with each client connection that has ended.
+        self.on_client_gone: Callable[[ClientSocket], Any] = self.clients.discard
+        self._date_second = 0
+        self._date = b""
+
+    def admit(self, host: str) -> bool:
+        """Count one more connection of the client `host`; False: it has `per_client` already."""
+        count = self._per_client.get(host, 0)
+        if count >= self.limits.per_client:
+            return False
+        self._per_client[host] = count + 1
+        return True
+
+    def release(self, host: str) -> None:
+        """A connection of the client `host` has ended."""
+        count = self._per_client.get(host, 0)
+        if count > 1:
+            self._per_client[host] = count - 1
+        else:
+            self._per_client.pop(host, None)
+
+    def date_line(self) -> bytes:
+        """The Date field of this second, with the CRLF before it."""
+        second = int(time.time())
+        if second != self._date_second:
+            self._date_second = second
+            self._date = b"\r\nDate: " + formatdate(second, usegmt=True).encode()
+        return self._date
+
+    def backends(self) -> Iterable[Any]:
+        """Every backend of every pool: the rows of the web server status table."""
+        for pool in self.pools.values():
+            yield from pool.backends
+
+    def _count_internal_error(self) -> None:
+        self.counters.internal_errors += 1

@@ -1,0 +1,119 @@
+"""Decides whether a backend's response head is valid, and what of it reaches the client.
+
+The same two expressions as for requests (`dlba.web.head`), with what is tolerated of backends: a
+missing reason phrase, bytes 0x80–FF, and a Content-Length repeated with the same value. Everything
+else that is faulty makes the response a 502: Content-Length with Transfer-Encoding, obs-fold, bare
+LF, a coding other than chunked.
+
+Source: web.md rules 7 and 8; RFC 9112 4, 6; RFC 9110 6.4.1, 8.6, 15.2.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from dlba.errors import BackendError
+from dlba.web.head import CHUNKED, FIELD_LINES, cut_named
+
+__all__ = ["UNTIL_CLOSE", "ResponseHead", "parse_response"]
+
+#: `ResponseHead.length` of a body that ends when the backend closes.
+UNTIL_CLOSE: Final = -2
+
+_HEAD: Final = re.compile(
+    rb"HTTP/1\.(\d) ([1-5]\d\d)(?: ?([\t -~\x80-\xff]*+))?(" + FIELD_LINES + rb")"
+).fullmatch
+_NEEDED: Final = re.compile(
+    rb"\r\n(?=[ctdkpuhCTDKPUH])(connection|content-length|transfer-encoding|date"
+    rb"|te|trailer|keep-alive|proxy-connection|upgrade|http2-settings):[\t ]*([^\r]*)",
+    re.IGNORECASE,
+).finditer
+_DIGITS: Final = re.compile(rb"[0-9]{1,18}").fullmatch
+_NO_BODY: Final = frozenset({204, 304})
+
+
+class ResponseHead:
+    """A valid response head.
+
+    `status` (100 to 599); `reason` (may be b""); `fields` (the field lines that go on, each with
+    the CRLF before it, without framing and hop-by-hop fields); `length` (bytes of the body that
+    follows, `CHUNKED` or `UNTIL_CLOSE`); `announced` (the Content-Length to show the client, also
+    where no body follows: HEAD, 304; None for none); `dated` (a Date stands in `fields`).
+    """
+
+    __slots__ = ("announced", "dated", "fields", "length", "reason", "status")
+
+    def __init__(self, status: int, reason: bytes) -> None:
+        self.status = status
+        self.reason = reason
+        self.fields = b""
+        self.length = UNTIL_CLOSE
+        self.announced: int | None = None
+        self.dated = False
+
+
+def parse_response(head: bytes, to_head: bool) -> ResponseHead:
+    """Check `head` (all before its CRLFCRLF). `to_head`: the request's method was HEAD.
+
+    Raises `BackendError("head")`: the backend is at fault, the client gets a 502.
+    """
+    match = _HEAD(head)
+    if match is None:
+        raise BackendError("head", "the response head isn't valid HTTP/1")
+    minor, digits, reason, block = match.groups()
+    status = int(digits)
+    response = ResponseHead(status, reason or b"")
+    kept: list[bytes] = []
+    start = 0
+    length: int | None = None
+    coding: bytes | None = None
+    named: bytes | None = None
+    for match in _NEEDED(block):
+        name, value = match.groups()
+        name = name.lower()
+        if name == b"date":
+            response.dated = True
+            continue
+        if match.start() != start:
+            kept.append(block[start : match.start()])
+        start = match.end()
+        if name == b"content-length":
+            value = value.rstrip(b" \t")
+            if not _DIGITS(value) or (length is not None and int(value) != length):
+                raise BackendError("head", "Content-Length isn't one number of 1 to 18 digits")
+            length = int(value)
+        elif name == b"transfer-encoding":
+            coding = value if coding is None else coding + b"," + value
+        elif name == b"connection":
+            named = value if named is None else named + b"," + value
+    if start:
+        kept.append(block[start:])
+        block = b"".join(kept)
+    if named is not None:
+        block = cut_named(block, [option.strip(b" \t") for option in named.lower().split(b",")])
+    response.fields = block
+    _frame(response, length, coding, minor, to_head)
+    return response
+
+
+def _frame(
+    response: ResponseHead, length: int | None, coding: bytes | None, minor: bytes, to_head: bool
+) -> None:
+    """Set how the body is delimited (RFC 9112 6.3)."""
+    if coding is not None:
+        if length is not None:
+            raise BackendError("head", "Content-Length and Transfer-Encoding exclude each other")
+        if coding.strip(b" \t").lower() != b"chunked" or minor == b"0":
+            raise BackendError("head", "the only transfer coding taken is chunked, in HTTP/1.1")
+    status = response.status
+    if status < 200 or status == 204:
+        response.length = 0
+    elif to_head or status in _NO_BODY:
+        response.length = 0
+        response.announced = length
+    elif coding is not None:
+        response.length = CHUNKED
+    elif length is not None:
+        response.length = length
+        response.announced = length
