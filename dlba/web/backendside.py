@@ -4,9 +4,9 @@ A connection carries one request. It is made without any of Twisted's machinery:
 connect, the request sent at once if the kernel takes it, the descriptor registered with the poller.
 `exchange` gets `connected`, `received`, `backend_eof`, `backend_failed` and `upload_drained`.
 
-After a full response the side is closed so that ephemeral ports last (web.md rule 12): if the
-backend has closed first, an ordinary close; else a reset, which leaves no TIME_WAIT. With
-`backend_close: wait` the backend gets a second to close first.
+After a full response the side is closed by a reset, so that no TIME_WAIT holds a port, here or at
+the backend (docs/decisions/0002). With `backend_close: wait` the backend gets a second to close
+first, and is answered in kind.
 """
 
 from __future__ import annotations
@@ -218,26 +218,15 @@ class BackendSide:
             self.read()
 
     def finish(self, wait: bool) -> None:
-        """The response is complete: close, so that no TIME_WAIT is left here."""
+        """The response is complete: close. `wait`: the backend may close first."""
         self._exchange = None
-        try:
-            end = self._recv(1)
-        except BlockingIOError:
-            if wait:
-                self._want(READ)
-                self.deadline = time.monotonic() + _WAIT
-                self._proxy.deadlines.watch(self)
-                return
+        if not wait:
             self.reset()
             return
-        except OSError:
-            end = b""
-        if end:
-            # Bytes behind the response: nobody asked for them.
-            self.reset()
-        else:
-            self._end()
-            self._sock.close()
+        self._want(READ)
+        self.deadline = time.monotonic() + _WAIT
+        self._proxy.deadlines.watch(self)
+        self._await_close()
 
     def reset(self) -> None:
         """Close now, with a reset."""

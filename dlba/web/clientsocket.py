@@ -145,6 +145,11 @@ class ClientSocket:
             self._open()
 
     @property
+    def read_size(self) -> int:
+        """How much may come with one read."""
+        return self._stream.read_size
+
+    @property
     def closed(self) -> bool:
         """Nothing more is read or written: closed, or about to be."""
         return self._state >= _ENDING or self._then is not None
@@ -253,7 +258,7 @@ class ClientSocket:
 
     def resume(self) -> None:
         """Read again; what is there already comes in the next turn."""
-        if not self._reading and self._state == _OPEN:
+        if not self._reading and self._state == _OPEN and self._then is None:
             self._reading = True
             self._want(self._mask | READ)
 
@@ -302,11 +307,14 @@ class ClientSocket:
                 break
             parts.popleft()
         if not parts:
-            self._want(self._mask & ~WRITE)
             if self._then is not None:
+                self._want(self._mask & ~WRITE)
                 self._finish()
-            else:
-                self._front.drained()
+                return
+            # More may be written at once: then the poller needn't be told twice.
+            self._front.drained()
+            if not parts and self._state == _OPEN:
+                self._want(self._mask & ~WRITE)
         elif self.backlog < before:
             if self._then is not None:
                 self.deadline = time.monotonic() + self._proxy.timeouts.write

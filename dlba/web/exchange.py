@@ -137,7 +137,7 @@ class Exchange:
         if side is None or not data:
             return
         side.write(data)
-        if side.backlog > UPLOAD_LIMIT:
+        if side.backlog + self._front.socket.read_size > UPLOAD_LIMIT and side.backlog:
             self._front.pause_body()
         self.touch()
 
@@ -225,6 +225,8 @@ class Exchange:
             self._side = side
             if side.connected:
                 self.connected()
+                if not self._front.complete and not side.backlog:
+                    self._front.resume_body()
             else:
                 self._front.pause_body()
                 seconds = self._site.pool.config.connect_timeout

@@ -115,10 +115,10 @@ def parse_request(head: bytes, limits: HeadLimits) -> RequestHead:
         raise HeadError(431, "too many header fields")
     request = RequestHead(head[: match.start(5)], method, target, 0 if digit == b"0" else 1)
     _take_fields(request, block)
+    if request.minor and not request.host_field:
+        raise HeadError(400, "an HTTP/1.1 request needs a Host")
     if target[0] != 0x2F or method in _NOT_SERVED:  # 0x2F: "/", origin form
         _take_target(request)
-    if request.minor and not request.host:
-        raise HeadError(400, "an HTTP/1.1 request needs a Host")
     return request
 
 
@@ -205,8 +205,11 @@ def _take_target(request: RequestHead) -> None:
     authority, rest = match.groups()
     request.host = host_of(authority)
     # RFC 9112 3.2.2: the authority replaces whatever Host says, before anything is chosen.
+    line = b"\r\nHost: " + authority
     if request.host_field:
-        request.fields = _HOST_LINE(b"\r\nHost: " + authority, request.fields, count=1)
+        request.fields = _HOST_LINE(line, request.fields, count=1)
+    elif not request.minor:
+        request.fields += line
     request.host_field = authority
     if not rest:
         request.target = b"*" if request.method == b"OPTIONS" else b"/"

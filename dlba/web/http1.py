@@ -369,12 +369,11 @@ class Http1:
         elif self._eof:
             socket.close()
         else:
-            socket.deadline = time.monotonic() + self._proxy.timeouts.idle
+            self._deadline(self._proxy.timeouts.idle)
             socket.resume()
 
     def failed(self, status: int, sentence: str, termination: str) -> None:
         """No response can be had: answer `status` ourselves."""
-        self._exchange = None
         self._refuse(status, sentence, termination)
 
     def body_timed_out(self) -> None:
@@ -399,15 +398,13 @@ class Http1:
     def _refuse(self, status: int, sentence: str, termination: str, line: bytes = b"") -> None:
         """Answer `status` ourselves; the connection stays only if the request is complete."""
         request = self._request
-        if status < 500 or status in (501, 505):
+        if termination == "PR":
             self._proxy.counters.requests_refused += 1
-        if self._exchange is not None:
-            exchange, self._exchange = self._exchange, None
-            begun = exchange.responding
+        exchange = self._exchange
+        if exchange is not None:
             exchange.abandon()
-            if begun:
-                self._record(termination)
-                self.socket.reset()
+            if exchange.responding:
+                self.broken(termination)
                 return
         keep = (
             self._keep
@@ -430,6 +427,7 @@ class Http1:
         self.socket.write(data)
         self._keep = keep
         self._record(termination, line)
+        self._exchange = None
         self._collected.clear()
         if keep:
             self._forget_request()

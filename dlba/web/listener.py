@@ -144,7 +144,11 @@ class Listener:
             raise
         proxy.counters.connections_accepted += 1
         proxy.clients.add(client)
-        client.start(Http1(proxy, client))
+        try:
+            client.start(Http1(proxy, client))
+        except BaseException:
+            client.reset()
+            raise
 
     def abort(self) -> None:
         """The poller caught an exception while accepting; the port stays open."""
