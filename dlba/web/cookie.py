@@ -20,9 +20,8 @@ import attrs
 __all__ = ["CookieRule", "Injection", "cookie_values", "cut_cookie", "inject"]
 
 _COOKIE_LINE: Final = re.compile(rb"\r\ncookie:[\t ]*([^\r]*)", re.IGNORECASE)
-_SET_COOKIE: Final = re.compile(
-    rb"\r\nset-cookie:[\t ]*([^=;\r]*?)[\t ]*=([^;\r]*)([^\r]*)", re.IGNORECASE
-)
+#: Possessive: a hostile line costs one pass. The name may stand in blanks; strip it.
+_SET_COOKIE: Final = re.compile(rb"\r\nset-cookie:([^=;\r]*+)=([^;\r]*+)([^\r]*+)", re.IGNORECASE)
 _CACHE_LINE: Final = re.compile(
     rb"\r\n(cache-control|cdn-cache-control|surrogate-control):([^\r]*)", re.IGNORECASE
 )
@@ -101,7 +100,7 @@ def inject(fields: bytes, rule: CookieRule, token: bytes, needed: bool, now: flo
 
 
 def _drop_own(fields: bytes, name: bytes) -> bytes:
-    return _SET_COOKIE.sub(lambda line: b"" if line[1] == name else line[0], fields)
+    return _SET_COOKIE.sub(lambda line: b"" if line[1].strip(b" \t") == name else line[0], fields)
 
 
 def _follow(fields: bytes, rule: CookieRule, token: bytes, now: float) -> Injection:
@@ -110,7 +109,7 @@ def _follow(fields: bytes, rule: CookieRule, token: bytes, now: float) -> Inject
 
     def with_ours(line: re.Match[bytes]) -> bytes:
         nonlocal given, followed
-        if line[1] != rule.session:
+        if line[1].strip(b" \t") != rule.session:
             return line[0]
         followed += 1
         attributes, deleted = _mirror(line[3], now)

@@ -12,6 +12,7 @@ bare LF, obs-fold and an empty Host are refused, a Content-Length stands once. L
 from __future__ import annotations
 
 import re
+from ipaddress import IPv6Address
 from typing import Final
 
 from dlba.errors import HeadError
@@ -184,7 +185,8 @@ def _take_coding(request: RequestHead, coding: bytes) -> None:
     if request.length is not None:
         raise HeadError(400, "Content-Length and Transfer-Encoding exclude each other")
     if codings != [b"chunked"]:
-        if len(codings) > 1 and codings[-1] == b"chunked" and b"chunked" not in codings[:-1]:
+        before = codings[:-1]
+        if codings[-1] == b"chunked" and any(before) and b"chunked" not in before:
             raise HeadError(501, "the only transfer coding served here is chunked")
         raise HeadError(400, "Transfer-Encoding must be chunked")
     request.length = CHUNKED
@@ -223,9 +225,18 @@ _HOST_LINE: Final = re.compile(rb"\r\nhost:[^\r]*", re.IGNORECASE).sub
 def host_of(value: bytes) -> bytes:
     """The name in a Host value: lower case, without port and final dot. 400 when it's none."""
     match = _HOST(value)
-    if match is None:
+    if match is None or (match[1][0] == 0x5B and not _is_ipv6(match[1])):  # 0x5B: "["
         raise HeadError(400, "the Host isn't a host name or address")
     return match[1].lower().removesuffix(b".") or b"."
+
+
+def _is_ipv6(literal: bytes) -> bool:
+    """Whether `literal`, an address in brackets, is one."""
+    try:
+        IPv6Address(literal[1:-1].decode("ascii"))
+    except ValueError:
+        return False
+    return True
 
 
 def cut_named(block: bytes, options: list[bytes]) -> bytes:

@@ -22,7 +22,7 @@ __all__ = ["UNTIL_CLOSE", "ResponseHead", "parse_response"]
 UNTIL_CLOSE: Final = -2
 
 _HEAD: Final = re.compile(
-    rb"HTTP/1\.(\d) ([1-5]\d\d)(?: ?([\t -~\x80-\xff]*+))?(" + FIELD_LINES + rb")"
+    rb"HTTP/1\.(\d) ([1-5]\d\d)(?: ([\t -~\x80-\xff]*+))?(" + FIELD_LINES + rb")"
 ).fullmatch
 _NEEDED: Final = re.compile(
     rb"\r\n(?=[ctdkpuhCTDKPUH])(connection|content-length|transfer-encoding|date"
@@ -91,7 +91,9 @@ def parse_response(head: bytes, to_head: bool) -> ResponseHead:
         kept.append(block[start:])
         block = b"".join(kept)
     if named is not None:
-        block = cut_named(block, [option.strip(b" \t") for option in named.lower().split(b",")])
+        options = [option.strip(b" \t") for option in named.lower().split(b",")]
+        # Date belongs to the message, not to the connection (RFC 9110 6.6.1).
+        block = cut_named(block, [option for option in options if option != b"date"])
     response.fields = block
     _frame(response, length, coding, minor, to_head)
     return response
