@@ -22,6 +22,7 @@ from dlba.monitor.accesslog import Record, formatter
 from dlba.monitor.logfile import LogFile
 from dlba.monitor.server import MonitorService, monitor_site
 from dlba.monitor.status import BackendRow, status_document
+from dlba.web.proxy import AccessLog
 from dlba.web.service import WebService
 from dlba.web.tokens import SecretKey, parse_keys
 
@@ -106,13 +107,15 @@ class Node(MultiService):
         self._log.error("{message}", message=message)
 
 
-def _access_log(file: LogFile, name: str) -> Any:
+def _access_log(file: LogFile, name: str) -> AccessLog:
     """What the proxy calls with the fields of a `Record`, in order."""
     line = formatter(name)
     write = file.write
+    # Record(*fields) would take the tuple apart and put it together again.
+    make = tuple.__new__
 
-    def log(*fields: Any) -> None:
-        write(line(Record(*fields)))
+    def log(fields: tuple[Any, ...]) -> None:
+        write(line(make(Record, fields)))
 
     return log
 

@@ -88,6 +88,7 @@ class ClientSocket:
         "_then",
         "_write_failed",
         "backlog",
+        "closed",
         "deadline",
         "forwarded",
         "host",
@@ -122,6 +123,8 @@ class ClientSocket:
         self._parts: deque[bytes | memoryview] = deque()
         #: Bytes that the client hasn't taken yet.
         self.backlog = 0
+        #: Nothing more is read or written: closed, or about to be.
+        self.closed = False
         self._reading = True
         self._again = False
         self._write_failed = False
@@ -148,11 +151,6 @@ class ClientSocket:
     def read_size(self) -> int:
         """How much may come with one read."""
         return self._stream.read_size
-
-    @property
-    def closed(self) -> bool:
-        """Nothing more is read or written: closed, or about to be."""
-        return self._state >= _ENDING or self._then is not None
 
     def own_host(self) -> bytes:
         """The address that the client connected to, as a Host value."""
@@ -350,6 +348,7 @@ class ClientSocket:
         if self._state != _OPEN or self._then is not None:
             return
         self._then = way
+        self.closed = True
         if self._parts:
             self.pause()
             self._hurry(self._proxy.timeouts.write)
@@ -398,6 +397,7 @@ class ClientSocket:
         if self._state == _CLOSED:
             return
         self._state = _CLOSED
+        self.closed = True
         proxy = self._proxy
         proxy.poller.forget(self._fd)
         proxy.deadlines.forget(self)

@@ -17,7 +17,7 @@ from typing import Final
 
 import attrs
 
-__all__ = ["CookieRule", "Injection", "cookie_values", "cut_cookie", "inject"]
+__all__ = ["CookieRule", "cookie_values", "cut_cookie", "inject"]
 
 _COOKIE_LINE: Final = re.compile(rb"\r\ncookie:[\t ]*([^\r]*)", re.IGNORECASE)
 #: Possessive: a hostile line costs one pass. The name may stand in blanks; strip it.
@@ -70,16 +70,10 @@ class CookieRule:
     session: bytes | None = None
 
 
-@attrs.frozen
-class Injection:
-    """The field lines to send, and how many cookies that name a backend they carry."""
-
-    fields: bytes
-    given: int
-
-
-def inject(fields: bytes, rule: CookieRule, token: bytes, needed: bool, now: float) -> Injection:
-    """The response's `fields` with our cookie where it belongs.
+def inject(
+    fields: bytes, rule: CookieRule, token: bytes, needed: bool, now: float
+) -> tuple[bytes, int]:
+    """The response's `fields` with our cookie where it belongs, and how many name a backend.
 
     `token` names the backend that answered; `needed`: the client has no valid token for it. `now`:
     wall time, seconds since 1970, to tell a deletion by Expires.
@@ -88,22 +82,22 @@ def inject(fields: bytes, rule: CookieRule, token: bytes, needed: bool, now: flo
         fields = _drop_own(fields, rule.name)
     if rule.session is not None:
         if rule.session not in fields:
-            return Injection(fields, 0)
+            return fields, 0
         return _follow(fields, rule, token, now)
     if not needed:
-        return Injection(fields, 0)
+        return fields, 0
     cache = _CACHE_LINE.findall(fields)
     if cache and _shared(cache):
-        return Injection(fields, 0)
+        return fields, 0
     line = b"\r\nSet-Cookie: " + rule.name + b"=" + token + rule.attributes
-    return Injection(fields + line + _privacy(cache), 1)
+    return fields + line + _privacy(cache), 1
 
 
 def _drop_own(fields: bytes, name: bytes) -> bytes:
     return _SET_COOKIE.sub(lambda line: b"" if line[1].strip(b" \t") == name else line[0], fields)
 
 
-def _follow(fields: bytes, rule: CookieRule, token: bytes, now: float) -> Injection:
+def _follow(fields: bytes, rule: CookieRule, token: bytes, now: float) -> tuple[bytes, int]:
     """Our cookie behind each Set-Cookie of the session's name."""
     given = followed = 0
 
@@ -121,7 +115,7 @@ def _follow(fields: bytes, rule: CookieRule, token: bytes, now: float) -> Inject
     if followed:
         fields = _CACHE_LINE.sub(_not_shared, fields)
         fields += _privacy(_CACHE_LINE.findall(fields))
-    return Injection(fields, given)
+    return fields, given
 
 
 def _mirror(attributes: bytes, now: float) -> tuple[bytes, bool]:

@@ -356,13 +356,12 @@ class Exchange:
         backend = self.backend
         assert backend is not None
         if site.schedule == "cookie":
-            injection = inject(
+            fields, given = inject(
                 fields, site.cookie, backend.token, self.reason != "cookie", time.time()
             )
-            fields = injection.fields
-            if injection.given:
-                backend.cookie_groups += injection.given
-                self._proxy.counters.cookies_injected += injection.given
+            if given:
+                backend.cookie_groups += given
+                self._proxy.counters.cookies_injected += given
         self.responding = True
         self._front.respond(response, fields, body, ended)
         self._go_on(ended)

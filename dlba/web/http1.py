@@ -45,7 +45,6 @@ class Http1:
         "_buffer",
         "_chunked",
         "_collected",
-        "_complete",
         "_eof",
         "_exchange",
         "_keep",
@@ -58,6 +57,7 @@ class Http1:
         "_site",
         "_status",
         "_t0",
+        "complete",
         "socket",
     )
 
@@ -72,7 +72,7 @@ class Http1:
         self._left = 0
         self._reader: ChunkedReader | None = None
         #: The request has been read to its end.
-        self._complete = True
+        self.complete = True
         self._collected: list[bytes] = []
         self._body_bytes = 0
         self._body_since = 0.0
@@ -93,7 +93,7 @@ class Http1:
 
     def received(self, data: bytes) -> None:
         """See `ClientFront`."""
-        if not self._complete:
+        if not self.complete:
             self._take_body(data)
             return
         self._buffer = self._buffer + data if self._buffer else data
@@ -116,9 +116,9 @@ class Http1:
     def eof(self) -> None:
         """See `ClientFront`."""
         self._eof = True
-        if self._exchange is not None and self._complete:
+        if self._exchange is not None and self.complete:
             return
-        if not self._complete:
+        if not self.complete:
             self._refuse(400, "the request's body ended too soon", "CR")
         elif self._buffer:
             self._t0 = self._t0 or time.monotonic()
@@ -138,7 +138,7 @@ class Http1:
         """See `ClientFront`."""
         if self._exchange is not None:
             self._exchange.expire(now)
-        elif not self._complete or self._buffer:
+        elif not self.complete or self._buffer:
             self._proxy.counters.requests_timed_out += 1
             self._refuse(408, "the request took too long", "cR")
         else:
@@ -146,7 +146,7 @@ class Http1:
 
     def stop(self) -> None:
         """See `ClientFront`."""
-        if self._exchange is None and self._complete and not self._buffer:
+        if self._exchange is None and self.complete and not self._buffer:
             self.socket.close()
 
     # Requests
@@ -157,7 +157,7 @@ class Http1:
             return
         self._advancing = True
         burst = LOCAL_BURST
-        while self._buffer and self._exchange is None and self._complete:
+        while self._buffer and self._exchange is None and self.complete:
             if self.socket.closed:
                 break
             if not burst:
@@ -167,7 +167,7 @@ class Http1:
             if not self._next_request():
                 break
         self._advancing = False
-        if len(self._buffer) < READ_AHEAD and self._complete and not self._eof:
+        if len(self._buffer) < READ_AHEAD and self.complete and not self._eof:
             self.socket.resume()
 
     def _next_request(self) -> bool:
@@ -194,11 +194,11 @@ class Http1:
         self._site = site = self._proxy.sites.site(request)
         length = request.length
         if length:
-            self._complete = False
+            self.complete = False
             self._left = length
         if site is None:
             self._refuse(404, "no site is served under this name and path", "PR")
-            return self._complete
+            return self.complete
         if not length:
             self._exchange = exchange = Exchange(self._proxy, self, request, site, self._t0)
             exchange.begin(b"", True)
@@ -235,7 +235,7 @@ class Http1:
             self._take_body(data)
         elif request.expects_continue:
             self.socket.write(CONTINUE)
-        return self._complete
+        return self.complete
 
     def _take_body(self, data: bytes) -> None:
         """Bytes of the body, and maybe of what follows it."""
@@ -243,7 +243,7 @@ class Http1:
         if reader is None:
             body = data[: self._left]
             self._left -= len(body)
-            self._complete = not self._left
+            self.complete = not self._left
             if len(body) < len(data):
                 self._buffer = data[len(body) :]
         else:
@@ -253,11 +253,11 @@ class Http1:
                 self._refuse(400, str(error), "PR")
                 return
             if reader.done:
-                self._complete = True
+                self.complete = True
                 self._buffer = reader.rest
                 self._reader = None
         self._body_bytes += len(body)
-        if not self._complete and self._too_slow():
+        if not self.complete and self._too_slow():
             self.expire(time.monotonic())
             return
         site = self._site
@@ -265,7 +265,7 @@ class Http1:
         if site.max_body is not None and self._body_bytes > site.max_body:
             self._refuse(413, "the request's body is too large", "PR")
         elif self._exchange is not None:
-            self._exchange.body(body, self._complete)
+            self._exchange.body(body, self.complete)
         else:
             self._collect(body, site)
 
@@ -275,12 +275,12 @@ class Http1:
             self._collected.append(body)
         request = self._request
         assert request is not None
-        if self._complete or self._body_bytes >= site.request_buffer:
+        if self.complete or self._body_bytes >= site.request_buffer:
             whole = b"".join(self._collected)
             self._collected.clear()
             self._exchange = exchange = Exchange(self._proxy, self, request, site, self._t0)
-            exchange.begin(whole, self._complete)
-            if self._complete and self._buffer:
+            exchange.begin(whole, self.complete)
+            if self.complete and self._buffer:
                 self.advance()
         else:
             self.socket.deadline = time.monotonic() + self._proxy.timeouts.body
@@ -291,14 +291,9 @@ class Http1:
 
     # From the exchange
 
-    @property
-    def complete(self) -> bool:
-        """The request has been read to its end."""
-        return self._complete
-
     def pause_body(self) -> None:
         """The backend takes no more of the request's body for now."""
-        if not self._complete:
+        if not self.complete:
             self.socket.pause()
 
     def resume_body(self) -> None:
@@ -319,7 +314,7 @@ class Http1:
         """Send the final response's head with the beginning of its body; `end`: all of it."""
         request = self._request
         assert request is not None
-        keep = self._keep and self._complete and not self._proxy.stopping
+        keep = self._keep and self.complete and not self._proxy.stopping
         if self._eof and not self._buffer:
             keep = False
         head, self._chunked, self._keep = response_head(
@@ -351,7 +346,7 @@ class Http1:
         self._record(termination)
         self._exchange = None
         socket = self.socket
-        if not self._complete:
+        if not self.complete:
             socket.linger()
             return
         if not self._keep:
@@ -409,7 +404,7 @@ class Http1:
         keep = (
             self._keep
             and request is not None
-            and self._complete
+            and self.complete
             and request.minor > 0
             and not (self._eof and not self._buffer)
             and not self._proxy.stopping
@@ -473,7 +468,7 @@ class Http1:
                 backend = exchange.backend.name
         if site is not None:
             pool = site.pool.name
-        log(
+        fields = (
             time.time(),
             socket.host,
             socket.port,
@@ -498,3 +493,4 @@ class Http1:
             len(self._proxy.clients),
             self._proxy.open_backends,
         )
+        log(fields)

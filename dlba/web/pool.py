@@ -93,6 +93,12 @@ class Pool:
         ]
         self._by_name = {backend.name: backend for backend in self.backends}
         self._turn = 0.0
+        self._failures = 0
+        self._ordinary = [
+            backend
+            for backend in self.backends
+            if backend.enabled and not backend.draining and not backend.backup
+        ]
         self._ring = Ring(
             [(backend.name, backend.weight or 1) for backend in self.backends],
             config.hash_key.encode(),
@@ -132,6 +138,7 @@ class Pool:
 
     def fail(self, backend: Backend, now: float) -> None:
         """A connection to `backend` couldn't be made: it gets nothing for `fail_timeout`."""
+        self._failures += not backend.failed
         backend.failed = True
         backend.retry_at = now + self.config.fail_timeout
 
@@ -139,11 +146,14 @@ class Pool:
         """`backend` took a connection: it is alive."""
         if backend.failed:
             backend.failed = False
+            self._failures -= 1
             # It doesn't get what it missed all at once.
             backend.turn = max(backend.turn, self._turn)
 
     def _candidates(self, now: float, tried: Collection[Backend]) -> list[Backend]:
         """Those to choose from: ordinary ones, else backups, else, if all are marked, any."""
+        if not tried and not self._failures and self._ordinary:
+            return self._ordinary
         open_to_new = [
             backend
             for backend in self.backends

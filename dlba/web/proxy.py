@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 __all__ = ["AccessLog", "Proxy"]
 
-#: Called once a request with the fields of `dlba.monitor.accesslog.Record`, in its order.
-AccessLog = Callable[..., None]
+#: Called once a request with a tuple: the fields of `dlba.monitor.accesslog.Record`, in order.
+AccessLog = Callable[[tuple[Any, ...]], None]
 
 
 class Proxy:

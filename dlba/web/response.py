@@ -90,7 +90,7 @@ def parse_response(head: bytes, to_head: bool) -> ResponseHead:
     if start:
         kept.append(block[start:])
         block = b"".join(kept)
-    if named is not None:
+    if named is not None and named.lower() != b"close":
         options = [option.strip(b" \t") for option in named.lower().split(b",")]
         # Date belongs to the message, not to the connection (RFC 9110 6.6.1).
         block = cut_named(block, [option for option in options if option != b"date"])
