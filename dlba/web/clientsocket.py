@@ -285,7 +285,7 @@ class ClientSocket:
         if taken < len(data):
             self._parts.append(memoryview(data)[taken:])
             self.backlog = len(data) - taken
-            self._want(self._mask | WRITE)
+            self._want(self._mask | (READ if self._stream.wants_read else WRITE))
 
     def _flush(self) -> None:
         parts = self._parts
@@ -313,7 +313,12 @@ class ClientSocket:
             self._front.drained()
             if not parts and self._state == _OPEN:
                 self._want(self._mask & ~WRITE)
-        elif self.backlog < before:
+            return
+        if self._stream.wants_read:
+            self._want(self._mask & ~WRITE | READ)
+        else:
+            self._want(self._mask | WRITE)
+        if self.backlog < before:
             if self._then is not None:
                 self.deadline = time.monotonic() + self._proxy.timeouts.write
             else:

@@ -3,7 +3,8 @@
 A stream never blocks and never decides. `read` gives bytes, b"" at the end, or None when there is
 nothing now; `write` gives the number of bytes taken, 0 when there is no room now. Both raise
 OSError when the connection is gone. `wants_write`: the last `read` or `handshake` needs the socket
-to be writable before it can go on (TLS only). The TLS driver is in `dlba.web.tls`; another one (on
+to be writable before it can go on; `wants_read`: the last `write` needs it to be readable (both TLS
+only). The TLS driver is in `dlba.web.tls`; another one (on
 the platform's libssl, with shared ticket keys) can take its place.
 """
 
@@ -27,6 +28,7 @@ class Stream(Protocol):
     #: Bytes to ask of one `read`: a shorter answer means that the kernel has no more now.
     read_size: int
     wants_write: bool
+    wants_read: bool
 
     def handshake(self) -> bool:
         """Go on with the handshake; True when it is done (at once for plain TCP)."""
@@ -71,6 +73,7 @@ class PlainStream:
 
     read_size = READ_SIZE
     wants_write = False
+    wants_read = False
 
     def __init__(self, sock: _socket.socket) -> None:
         self._sock = sock

@@ -48,8 +48,6 @@ _CIPHERSUITES: Final = b"TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACH
 #: Sessions resume on every context, also after certificates were swapped.
 _SESSION_CONTEXT: Final = b"dlba"
 
-_WANT: Final = (SSL.WantReadError, SSL.WantWriteError)
-
 
 def _clear_auto_retry(connection: SSL.Connection) -> None:
     """pyOpenSSL sets AUTO_RETRY on each connection and has no public way to clear it."""
@@ -68,6 +66,7 @@ class TLSStream:
         "_sock",
         "_ssl",
         "flooded",
+        "wants_read",
         "wants_write",
     )
 
@@ -83,6 +82,7 @@ class TLSStream:
         self._broken = False
         self._dataless = 0
         self.wants_write = False
+        self.wants_read = False
         #: The connection was closed for messages that never carry data.
         self.flooded = False
 
@@ -137,8 +137,10 @@ class TLSStream:
                 view = memoryview(data)
                 while taken < size:
                     taken += self._send(view[taken:])
-        except _WANT:
-            pass
+        except SSL.WantWriteError:
+            self.wants_read = False
+        except SSL.WantReadError:
+            self.wants_read = True
         except SSL.Error as error:
             raise self._break(error) from None
         return taken
