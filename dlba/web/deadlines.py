@@ -51,8 +51,8 @@ class Deadlines:
         self._slots.setdefault(tick, set()).add(item)
 
     def hasten(self, item: Watched) -> None:
-        """Like `watch()`, but only if the deadline has moved to before the item's slot."""
-        if int(item.deadline / TICK) + 1 < item.slot:
+        """Like `watch()`, but only if the deadline is before the item's slot, or it has none."""
+        if item.slot < 0 or int(item.deadline / TICK) + 1 < item.slot:
             self.watch(item)
 
     def forget(self, item: Watched) -> None:

@@ -47,6 +47,7 @@ class Http1:
         "_collected",
         "_eof",
         "_exchange",
+        "_first",
         "_keep",
         "_left",
         "_log_body",
@@ -80,6 +81,7 @@ class Http1:
         self._chunked = False
         self._keep = True
         self._eof = False
+        self._first = True
         self._advancing = False
         self._t0 = 0.0
         self._status = 0
@@ -116,15 +118,12 @@ class Http1:
     def eof(self) -> None:
         """See `ClientFront`."""
         self._eof = True
-        if self._exchange is not None and self.complete:
-            return
         if not self.complete:
             self._refuse(400, "the request's body ended too soon", "CR")
-        elif self._buffer:
-            self._t0 = self._t0 or time.monotonic()
-            self._refuse(400, "the request's head ended too soon", "CR")
-        else:
-            self.socket.close()
+        elif self._exchange is None:
+            # The buffer may hold more requests; the last of them ends the connection.
+            self.advance()
+            self.stop()
 
     def lost(self) -> None:
         """See `ClientFront`."""
@@ -147,6 +146,7 @@ class Http1:
     def stop(self) -> None:
         """See `ClientFront`."""
         if self._exchange is None and self.complete and not self._buffer:
+            # Nothing is under way. Harmless where an answer has ended the connection already.
             self.socket.close()
 
     # Requests
@@ -175,7 +175,9 @@ class Http1:
         buffer = self._buffer
         if buffer[0] < 33 and buffer.startswith(b"\r\n"):
             # RFC 9112 2.2: one empty line before a request is ignored.
-            buffer = buffer[2:]
+            buffer = self._buffer = buffer[2:]
+            if not buffer:
+                return False
         end = buffer.find(HEAD_END)
         limit = self._proxy.limits.head
         if end < 0 or end > limit:
@@ -189,6 +191,7 @@ class Http1:
             return False
         self._buffer = buffer[end + 4 :]
         self._request = request
+        self._first = False
         self._proxy.counters.requests += 1
         self._keep = request.keep_alive
         self._site = site = self._proxy.sites.site(request)
@@ -216,7 +219,9 @@ class Http1:
             self._refuse(400, "the request's head ended too soon", "CR")
         elif not self._t0:
             self._t0 = time.monotonic()
-            self._deadline(self._proxy.timeouts.head)
+            # The first head's time runs since the accept or the handshake already.
+            if not self._first:
+                self._deadline(self._proxy.timeouts.head)
         return False
 
     # Bodies
@@ -230,6 +235,8 @@ class Http1:
         self._body_bytes = 0
         self._body_since = time.monotonic()
         self._deadline(self._proxy.timeouts.body)
+        # Requests sent ahead may have paused it.
+        self.socket.resume()
         data, self._buffer = self._buffer, b""
         if data:
             self._take_body(data)
