@@ -10,11 +10,13 @@ Exit codes: 2 for usage and configuration, 1 for a start that failed, 0 else.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import signal
 import sys
 import time
+from collections.abc import Mapping
 from typing import Any, ClassVar, NoReturn
 
 from OpenSSL.SSL import Error as TLSError
@@ -66,7 +68,7 @@ def makeService(options: Options) -> IService:
     """The service for `options`. Ends the process with code 2 on a bad configuration."""
     reactor.seconds = time.monotonic
     if options["demo"]:
-        return _Main(None)
+        return _Main(None, options.parent or {})
     try:
         config = load(options["config"], warn=_warn)
     except ConfigError as error:
@@ -74,15 +76,17 @@ def makeService(options: Options) -> IService:
     if options["test"]:
         print(f"{options['config']}: fine")
         raise SystemExit(0)
-    return _Main(config)
+    return _Main(config, options.parent or {})
 
 
 class _Main(MultiService):
     """The node, with the demo around it when there is no configuration."""
 
-    def __init__(self, config: NodeConfig | None) -> None:
+    def __init__(self, config: NodeConfig | None, twistd: Mapping[str, Any]) -> None:
+        """`config` None: the demo. `twistd`: the options of twistd itself."""
         super().__init__()
         self._config = config
+        self._twistd = twistd
         self._demo: Demo | None = None
         self._node: Node | None = None
 
@@ -98,7 +102,7 @@ class _Main(MultiService):
             super().privilegedStartService()
         except (OSError, TLSError, CannotListenError, DLBAError) as error:
             self._remove_demo()
-            _exit(1, f"dlba: {_words(error)}")
+            self._fail(_words(error))
 
     def startService(self) -> None:
         """Serve."""
@@ -113,6 +117,18 @@ class _Main(MultiService):
         await super().stopService()
         if self._demo is not None:
             await self._demo.stop()
+
+    def _fail(self, words: str) -> NoReturn:
+        """End a start with code 1."""
+        twistd = self._twistd
+        if not twistd.get("nodaemon", True):
+            # The parent waits for the exception's text, which twistd sends it, and ends with 1.
+            raise DLBAError(words)
+        pidfile = twistd.get("pidfile")
+        if pidfile:
+            with contextlib.suppress(OSError):
+                os.unlink(pidfile)
+        _exit(1, f"dlba: {words}")
 
     def _remove_demo(self) -> None:
         if self._demo is not None:

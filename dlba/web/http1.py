@@ -109,11 +109,15 @@ class Http1:
         if self._exchange is not None:
             self._exchange.client_drained()
         self.progress()
+        if self._exchange is None and self._buffer:
+            self.advance()
 
     def progress(self) -> None:
         """See `ClientFront`."""
         if self._exchange is not None:
             self._exchange.touch()
+        elif self.complete and not self._buffer:
+            self._wait()
 
     def eof(self) -> None:
         """See `ClientFront`."""
@@ -123,7 +127,6 @@ class Http1:
         elif self._exchange is None:
             # The buffer may hold more requests; the last of them ends the connection.
             self.advance()
-            self.stop()
 
     def lost(self) -> None:
         """See `ClientFront`."""
@@ -137,6 +140,9 @@ class Http1:
         """See `ClientFront`."""
         if self._exchange is not None:
             self._exchange.expire(now)
+        elif self.complete and self.socket.backlog:
+            self._proxy.counters.requests_timed_out += 1
+            self.socket.reset()
         elif not self.complete or self._buffer:
             self._proxy.counters.requests_timed_out += 1
             self._refuse(408, "the request took too long", "cR")
@@ -158,7 +164,8 @@ class Http1:
         self._advancing = True
         burst = LOCAL_BURST
         while self._buffer and self._exchange is None and self.complete:
-            if self.socket.closed:
+            if self.socket.closed or self.socket.backlog:
+                # What a client doesn't read may not grow: `drained` goes on.
                 break
             if not burst:
                 self.socket.call_again()
@@ -167,8 +174,14 @@ class Http1:
             if not self._next_request():
                 break
         self._advancing = False
-        if len(self._buffer) < READ_AHEAD and self.complete and not self._eof:
-            self.socket.resume()
+        if self._eof:
+            self.stop()
+        elif self.complete:
+            waiting = self._exchange is not None or self.socket.backlog
+            if waiting and len(self._buffer) >= READ_AHEAD:
+                self.socket.pause()
+            else:
+                self.socket.resume()
 
     def _next_request(self) -> bool:
         """Take one request off the buffer; False: its head isn't complete, or it was refused."""
@@ -371,7 +384,7 @@ class Http1:
         elif self._eof:
             socket.close()
         else:
-            self._deadline(self._proxy.timeouts.idle)
+            self._wait()
             socket.resume()
 
     def failed(self, status: int, sentence: str, termination: str) -> None:
@@ -433,7 +446,7 @@ class Http1:
         self._collected.clear()
         if keep:
             self._forget_request()
-            self._deadline(self._proxy.timeouts.idle)
+            self._wait()
             if self._buffer and not self._advancing:
                 self.advance()
         else:
@@ -447,6 +460,11 @@ class Http1:
         self._t0 = 0.0
         self._status = 0
         self._log_sent = self._log_body = 0
+
+    def _wait(self) -> None:
+        """Between two requests: for the client to take the last answer, then for the next one."""
+        timeouts = self._proxy.timeouts
+        self._deadline(timeouts.write if self.socket.backlog else timeouts.idle)
 
     def _deadline(self, seconds: float) -> None:
         socket = self.socket
