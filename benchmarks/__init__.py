@@ -1,0 +1,1 @@
+"""Side-by-side runs of DLBA and its peers; see README.md here."""
