@@ -37,13 +37,14 @@ class Node(MultiService):
     def __init__(self, reactor: Any, config: NodeConfig) -> None:
         super().__init__()
         self._config = config
-        self._access: LogFile | None = None
+        self._access: LogFile[Record] | None = None
         self.web: WebService | None = None
         self.monitor: MonitorService | None = None
-        log = None
+        log: AccessLog | None = None
         if config.log.access is not None:
-            self._access = LogFile(config.log.access, reactor, self._report)
-            log = _access_log(self._access, config.log.format)
+            line = formatter(config.log.format)
+            self._access = LogFile(config.log.access, reactor, self._report, line)
+            log = self._log_request
         if config.array.web is not None:
             self.web = WebService(
                 reactor, config.array.web, config.array.vip, load_keys(config), log
@@ -54,6 +55,11 @@ class Node(MultiService):
             site = monitor_site(reactor, self.status, self.ready)
             self.monitor = MonitorService(reactor, listen.host, listen.port, site)
             self.monitor.setServiceParent(self)
+
+    def _log_request(self, fields: tuple[Any, ...]) -> None:
+        if self._access is not None:
+            # Record(*fields) would take the tuple apart and put it together again.
+            self._access.write(tuple.__new__(Record, fields))
 
     def ready(self) -> bool:
         """Whether this node may get traffic."""
@@ -105,19 +111,6 @@ class Node(MultiService):
 
     def _report(self, message: str) -> None:
         self._log.error("{message}", message=message)
-
-
-def _access_log(file: LogFile, name: str) -> AccessLog:
-    """What the proxy calls with the fields of a `Record`, in order."""
-    line = formatter(name)
-    write = file.write
-    # Record(*fields) would take the tuple apart and put it together again.
-    make = tuple.__new__
-
-    def log(fields: tuple[Any, ...]) -> None:
-        write(line(make(Record, fields)))
-
-    return log
 
 
 def load_keys(config: NodeConfig) -> tuple[SecretKey, ...]:

@@ -15,7 +15,6 @@ import _socket
 import errno
 import socket
 import time
-from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from dlba.web.poller import READ, WRITE
@@ -71,7 +70,7 @@ class BackendSide:
         self._sock = sock
         self._recv = sock.recv
         self._fd = sock.fileno()
-        self._parts: deque[bytes | memoryview] = deque()
+        self._parts: list[bytes | memoryview] = []
         #: Bytes of the request that the backend hasn't taken yet.
         self.backlog = 0
         self._paused = False
@@ -154,30 +153,27 @@ class BackendSide:
         exchange = self._exchange
         assert exchange is not None
         parts = self._parts
-        while parts:
-            part = parts[0]
-            try:
-                taken = self._sock.send(part)
-            except BlockingIOError:
-                break
-            except OSError as error:
-                if self.connected:
-                    # A backend may answer and close before it has read everything: what it
-                    # said is read first, and its end is found there.
-                    parts.clear()
-                    self.backlog = 0
-                    self._want(0 if self._paused else READ)
-                else:
-                    exchange.backend_failed(error)
-                return
-            if not self.connected:
-                self.connected = True
-                exchange.connected()
-            self.backlog -= taken
-            if taken < len(part):
-                parts[0] = memoryview(part)[taken:]
-                break
-            parts.popleft()
+        data = parts[0] if len(parts) == 1 else b"".join(parts)
+        parts.clear()
+        try:
+            taken = self._sock.send(data)
+        except BlockingIOError:
+            taken = 0
+        except OSError as error:
+            if self.connected:
+                # A backend may answer and close before it has read everything: what it said is
+                # read first, and its end is found there.
+                self.backlog = 0
+                self._want(0 if self._paused else READ)
+            else:
+                exchange.backend_failed(error)
+            return
+        if taken < len(data):
+            parts.append(memoryview(data)[taken:])
+        self.backlog = len(data) - taken
+        if taken and not self.connected:
+            self.connected = True
+            exchange.connected()
         if parts:
             if self.connected and not self._paused:
                 self._want(READ | WRITE)

@@ -7,7 +7,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from dlba.monitor import logfile
-from dlba.monitor.logfile import BATCH, PERIOD, LogFile
+from dlba.monitor.logfile import BATCH, PERIOD, RECORDS, LogFile
 
 
 class LogFileTests(SynchronousTestCase):
@@ -21,7 +21,7 @@ class LogFileTests(SynchronousTestCase):
         self.reports: list[str] = []
 
     def opened(self, path: Path | None = None) -> LogFile:
-        file = LogFile(path or self.path, self.clock, self.reports.append)
+        file = LogFile(path or self.path, self.clock, self.reports.append, str)
         self.addCleanup(file.close)
         return file
 
@@ -76,8 +76,32 @@ class LogFileTests(SynchronousTestCase):
 
     def test_cannot_open(self) -> None:
         self.assertRaises(
-            FileNotFoundError, LogFile, self.folder / "no" / "log", self.clock, self.reports.append
+            FileNotFoundError,
+            LogFile,
+            self.folder / "no" / "log",
+            self.clock,
+            self.reports.append,
+            str,
         )
+
+    def test_records_become_lines_together(self) -> None:
+        made: list[int] = []
+
+        def line(record: int) -> str:
+            made.append(record)
+            return f"<{record}>"
+
+        file = LogFile(self.path, self.clock, self.reports.append, line)
+        self.addCleanup(file.close)
+        for record in range(RECORDS - 1):
+            file.write(record)
+        self.assertEqual(made, [])
+        file.write(RECORDS - 1)
+        self.assertEqual(made, list(range(RECORDS)))
+        file.write(RECORDS)
+        self.clock.advance(PERIOD)
+        expected = "".join(f"<{record}>\n" for record in range(RECORDS + 1))
+        self.assertEqual(self.path.read_text(), expected)
 
     def test_reopen(self) -> None:
         file = self.opened()
