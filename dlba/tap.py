@@ -16,7 +16,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NoReturn
 
 from OpenSSL.SSL import Error as TLSError
@@ -27,6 +27,7 @@ from twisted.internet.error import CannotListenError
 from twisted.logger import Logger
 from twisted.python import usage
 
+from dlba import __version__
 from dlba.config.load import load
 from dlba.config.problems import Problem
 from dlba.config.values import NodeConfig
@@ -55,6 +56,18 @@ class Options(usage.Options):
         ["test", "t", "check the configuration and exit: 0 if it is fine, 2 if not"],
         ["demo", None, "run a demonstration: no configuration, no root, no other program"],
     ]
+
+    def parseOptions(self, options: Sequence[str] | None = None) -> None:
+        """As Twisted's, with the contract's exit code for a mistake."""
+        try:
+            super().parseOptions(options)
+        except usage.UsageError as error:
+            _exit(2, f"twistd dlba: {error}; see --help")
+
+    def opt_version(self) -> NoReturn:
+        """Print the version and exit."""
+        print(f"dlba {__version__}")
+        raise SystemExit(0)
 
     def postOptions(self) -> None:
         """Exactly one of -c and --demo."""
