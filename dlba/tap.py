@@ -161,7 +161,8 @@ class _Main(MultiService):
         gc.set_threshold(GC_THRESHOLD, 20, 100)
         _log.info("ready: pid {pid}", pid=os.getpid())
         if self._demo is not None:
-            print(self._demo.banner(), flush=True)
+            # Not into the log, whose prefixes would stand before every line.
+            print(self._demo.banner(), file=sys.__stdout__, flush=True)
 
     def _terminate(self) -> None:
         if reactor.running and not self._stopping():

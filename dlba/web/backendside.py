@@ -29,7 +29,15 @@ __all__ = ["OWN_ERRORS", "BackendSide"]
 
 #: Errors that are ours, not the backend's: no descriptor, no buffer, no port left.
 OWN_ERRORS: Final = frozenset(
-    {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL, errno.EAGAIN}
+    {
+        errno.EMFILE,
+        errno.ENFILE,
+        errno.ENOBUFS,
+        errno.ENOMEM,
+        errno.EADDRNOTAVAIL,
+        errno.EAGAIN,
+        errno.ENOSPC,  # epoll_ctl: fs.epoll.max_user_watches
+    }
 )
 #: Reads of one callback: 256 KiB, then the others have their turn.
 _READS: Final = 4
@@ -87,17 +95,17 @@ class BackendSide:
                 self.connected = True
             except BlockingIOError:
                 taken = 0
+            if taken < len(data):
+                self._parts.append(memoryview(data)[taken:])
+                self.backlog = len(data) - taken
+                # While connecting, the error comes with the writability.
+                self._mask = READ | WRITE if taken else WRITE
+            else:
+                self._mask = READ
+            proxy.poller.add(self._fd, self._mask, self)
         except OSError:
             sock.close()
             raise
-        if taken < len(data):
-            self._parts.append(memoryview(data)[taken:])
-            self.backlog = len(data) - taken
-            # While connecting, the error comes with the writability.
-            self._mask = READ | WRITE if taken else WRITE
-        else:
-            self._mask = READ
-        proxy.poller.add(self._fd, self._mask, self)
         proxy.open_backends += 1
         backend.open_connections += 1
 
@@ -213,6 +221,17 @@ class BackendSide:
             self._paused = False
             self.read()
 
+    def met_itself(self) -> bool:
+        """Whether TCP connected our socket to itself.
+
+        That happens where a backend on this machine is dead and its port is one that the kernel
+        gives to outgoing connections.
+        """
+        try:
+            return bool(self._sock.getsockname() == self._sock.getpeername())
+        except OSError:
+            return False
+
     def finish(self, wait: bool) -> None:
         """The response is complete: close. `wait`: the backend may close first."""
         self._exchange = None
@@ -222,6 +241,7 @@ class BackendSide:
         self._want(READ)
         self.deadline = time.monotonic() + _WAIT
         self._proxy.deadlines.watch(self)
+        self._proxy.closing.add(self)
         self._await_close()
 
     def reset(self) -> None:
@@ -250,6 +270,7 @@ class BackendSide:
         if self._mask:
             proxy.poller.forget(self._fd)
         proxy.deadlines.forget(self)
+        proxy.closing.discard(self)
         self._fd = -1
         self._parts.clear()
         proxy.open_backends -= 1

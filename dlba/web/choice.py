@@ -155,7 +155,7 @@ def choose(
                     if backend is not None:
                         return backend, "cookie"
         if request.cookies and site.cookie.session is not None:
-            sessions = cookie_values(request.fields, site.cookie.session)
+            sessions = [v for v in cookie_values(request.fields, site.cookie.session) if v]
             if sessions:
                 # Also on a reroute, so that the sessions of a dead backend stay together.
                 return pool.hashed(sessions[0], now, tried), "reroute" if tried else "session"

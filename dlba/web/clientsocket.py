@@ -20,7 +20,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Protocol
 
 from dlba.web.poller import READ, WRITE
-from dlba.web.tls import TLSStream
+from dlba.web.tls import PlainHTTPError, TLSStream
 
 if TYPE_CHECKING:
     from dlba.web.proxy import Proxy
@@ -44,6 +44,9 @@ class ClientFront(Protocol):
 
     def opened(self) -> None:
         """The connection is ready for requests: accepted, and its handshake done."""
+
+    def in_plain(self) -> bytes:
+        """The answer for a client that speaks HTTP without TLS where TLS is spoken."""
 
     def received(self, data: bytes) -> None:
         """Bytes came; never empty."""
@@ -170,7 +173,9 @@ class ClientSocket:
         """The poller: something may be possible now."""
         state = self._state
         if state == _OPEN:
-            if self._write_failed or (mask & _GONE and not self._reading):
+            if self._write_failed or (
+                mask & _GONE and not self._reading and self._proxy.poller.gone(self._fd)
+            ):
                 self._lose()
                 return
             if self._parts:
@@ -219,9 +224,12 @@ class ClientSocket:
         stream = self._stream
         try:
             done = stream.handshake()
-        except OSError:
+        except OSError as error:
             counters.handshakes_failed += 1
-            self._lose()
+            if isinstance(error, PlainHTTPError):
+                self._answer_in_plain()
+            else:
+                self._lose()
             return
         if done:
             counters.handshakes += 1
@@ -233,6 +241,14 @@ class ClientSocket:
             self._read()
         else:
             self._want(READ | WRITE if stream.wants_write else READ)
+
+    def _answer_in_plain(self) -> None:
+        """The client speaks HTTP on a TLS port: say so, in its words."""
+        with contextlib.suppress(OSError):
+            self._sock.send(self._front.in_plain())
+        self._then = "linger"
+        self.closed = True
+        self._finish()
 
     def expire(self, now: float) -> None:
         """The deadline has passed."""
@@ -356,7 +372,7 @@ class ClientSocket:
         self.closed = True
         if self._parts:
             self.pause()
-            self._hurry(self._proxy.timeouts.write)
+            self.limit(self._proxy.timeouts.write)
         else:
             self._finish()
 
@@ -366,7 +382,7 @@ class ClientSocket:
             return
         self._state = _ENDING
         self._want(READ)
-        self._hurry(LINGER_SECONDS)
+        self.limit(LINGER_SECONDS)
         try:
             self._stream.end()
         except OSError:
@@ -385,9 +401,11 @@ class ClientSocket:
             pass
         self._end(self._stream.close)
 
-    def _hurry(self, seconds: float) -> None:
+    def limit(self, seconds: float) -> None:
+        """Whatever is waited for now has `seconds` from now on."""
         self.deadline = time.monotonic() + seconds
-        self._proxy.deadlines.hasten(self)
+        if self._state != _CLOSED:
+            self._proxy.deadlines.hasten(self)
 
     def _lose(self) -> None:
         if self._state != _CLOSED:

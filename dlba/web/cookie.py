@@ -12,7 +12,8 @@ Source: web.md rule 9, RFC 6265bis 4.1, 5.2, RFC 9111 5.2.2; the seed's "Cookie 
 from __future__ import annotations
 
 import re
-from email.utils import parsedate_to_datetime
+from calendar import timegm
+from email.utils import parsedate
 from typing import Final
 
 import attrs
@@ -121,8 +122,9 @@ def _follow(fields: bytes, rule: CookieRule, token: bytes, now: float) -> tuple[
 def _mirror(attributes: bytes, now: float) -> tuple[bytes, bool]:
     """The attributes of our cookie beside one with `attributes`, and whether it is a deletion."""
     kept = [b""]
-    max_age: int | None = None
-    expires: bytes | None = None
+    #: Whether the last valid Max-Age, the last valid Expires deletes.
+    aged: bool | None = None
+    expired = False
     for attribute in attributes.split(b";"):
         key, _, value = attribute.partition(b"=")
         key = key.strip(b" \t").lower()
@@ -130,21 +132,24 @@ def _mirror(attributes: bytes, now: float) -> tuple[bytes, bool]:
             kept.append(b" " + attribute.strip(b" \t"))
         if key == b"max-age":
             digits = value.strip(b" \t")
-            if re.fullmatch(rb"-?[0-9]{1,18}", digits):
-                max_age = int(digits)
+            if re.fullmatch(rb"-?[0-9]+", digits):
+                aged = digits.startswith(b"-") or not digits.strip(b"0")
         elif key == b"expires":
-            expires = value.strip(b" \t")
+            past = _past(value.strip(b" \t"), now)
+            expired = expired if past is None else past
     kept.append(b" HttpOnly")
-    if max_age is not None:
-        return b";".join(kept), max_age <= 0
-    return b";".join(kept), expires is not None and _past(expires, now)
+    return b";".join(kept), expired if aged is None else aged
 
 
-def _past(expires: bytes, now: float) -> bool:
+def _past(expires: bytes, now: float) -> bool | None:
+    """Whether the date is past; None: it can't be read. RFC 6265bis 5.1.1: always UTC."""
+    parsed = parsedate(expires.decode("latin-1"))
+    if parsed is None:
+        return None
     try:
-        return parsedate_to_datetime(expires.decode("latin-1")).timestamp() <= now
-    except (ValueError, OverflowError, TypeError):
-        return False
+        return timegm(parsed) <= now
+    except (ValueError, OverflowError):
+        return None
 
 
 def _directives(value: bytes) -> list[bytes]:

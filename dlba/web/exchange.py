@@ -169,8 +169,7 @@ class Exchange:
             seconds = timeouts.body
         else:
             seconds = timeouts.response
-        socket.deadline = time.monotonic() + seconds
-        self._proxy.deadlines.hasten(socket)
+        socket.limit(seconds)
 
     def expire(self, now: float) -> None:
         """Whoever was waited for took too long."""
@@ -193,11 +192,10 @@ class Exchange:
             else:
                 self._front.failed(504, "the web server took too long to answer", "sH")
 
-    def times(self, started: float) -> tuple[float, float, float, float]:
-        """Seconds for the head, the queue, the connect and the response's head; -1: not reached."""
+    def times(self) -> tuple[float, float, float]:
+        """Seconds for the queue, the connect and the response's head; -1: not reached."""
         connected = self._connected_at
         return (
-            self._begun_at - started,
             self._begun - self._begun_at,
             connected - self._begun if connected >= 0 else -1.0,
             self._answered_at - connected if self._answered_at >= 0 else -1.0,
@@ -230,9 +228,7 @@ class Exchange:
             else:
                 self._front.pause_body()
                 seconds = self._site.pool.config.connect_timeout
-                socket = self._front.socket
-                socket.deadline = min(now + seconds, self._connect_until)
-                self._proxy.deadlines.hasten(socket)
+                self._front.socket.limit(min(seconds, self._connect_until - now))
             return
         self._data = b""
         counters.backends_unavailable += 1
@@ -409,6 +405,9 @@ class Exchange:
 
     def _bad_response(self) -> None:
         """What the backend says isn't HTTP."""
+        if self._data and self._side is not None and self._side.met_itself():
+            self._unreachable(time.monotonic(), 503)
+            return
         counters = self._proxy.counters
         counters.backend_errors += 1
         self.abandon()

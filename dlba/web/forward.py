@@ -20,6 +20,8 @@ __all__ = ["answer", "interim_head", "request_head", "response_head"]
 
 #: RFC 9110 15.5.6 asks for Allow in a 405.
 _ALLOW: Final = b"\r\nAllow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
+#: RFC 9110 names these otherwise than older versions of Python do.
+_PHRASES: Final = {413: "Content Too Large", 414: "URI Too Long"}
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -90,7 +92,7 @@ def answer(status: int, sentence: str, date: bytes, keep: bool, with_body: bool 
 
     `with_body` False: the answer to a HEAD request.
     """
-    phrase = HTTPStatus(status).phrase
+    phrase = _PHRASES.get(status) or HTTPStatus(status).phrase
     page = (
         f"<!DOCTYPE html>\n<html lang=en><title>{status} {phrase}</title>"
         f"<h1>{status} {phrase}</h1><p>{sentence}</p></html>\n"

@@ -25,7 +25,8 @@ HEAD_END: Final = b"\r\n\r\n"
 CHUNKED: Final = -1
 
 TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
-#: Any number of field lines, each with the CRLF before it.
+#: Any number of field lines, each with the CRLF before it. The body of this possessive group may
+#: not backtrack: only literals and possessive sets (CPython before 3.11.5, gh-106052).
 FIELD_LINES: Final = rb"(?:\r\n" + TOKEN + rb"++:[\t -~\x80-\xff]*+)*+"
 #: Methods are tokens; 32 bytes hold every registered one (the longest has 18).
 _HEAD: Final = re.compile(

@@ -48,6 +48,7 @@ class Http1:
         "_eof",
         "_exchange",
         "_first",
+        "_head_at",
         "_keep",
         "_left",
         "_log_body",
@@ -83,7 +84,9 @@ class Http1:
         self._eof = False
         self._first = True
         self._advancing = False
+        #: When the first byte of the request came, and when its head was complete.
         self._t0 = 0.0
+        self._head_at = 0.0
         self._status = 0
         self._log_sent = 0
         self._log_body = 0
@@ -92,6 +95,11 @@ class Http1:
 
     def opened(self) -> None:
         """See `ClientFront`."""
+
+    def in_plain(self) -> bytes:
+        """See `ClientFront`."""
+        sentence = "this port speaks HTTPS: begin the address with https://"
+        return answer(400, sentence, self._proxy.date_line(), False)
 
     def received(self, data: bytes) -> None:
         """See `ClientFront`."""
@@ -197,6 +205,7 @@ class Http1:
             return self._incomplete(buffer, limit)
         now = time.monotonic()
         self._t0 = self._t0 or now
+        self._head_at = now
         try:
             request = parse_request(buffer[:end], self._proxy.head_limits)
         except HeadError as error:
@@ -224,7 +233,8 @@ class Http1:
     def _incomplete(self, buffer: bytes, limit: int) -> bool:
         """A head that isn't there yet, or never will be."""
         if len(buffer) > limit:
-            self._refuse(431, "the request's head is too large", "PR")
+            line, ended, _ = buffer.partition(b"\r\n")
+            self._refuse(431, "the request's head is too large", "PR", line if ended else b"")
         elif buffer.count(b"\n") != buffer.count(b"\r\n"):
             # Without this, a head with bare LF would wait for a CRLF that never comes.
             self._refuse(400, "a line doesn't end in CRLF", "PR")
@@ -234,7 +244,7 @@ class Http1:
             self._t0 = time.monotonic()
             # The first head's time runs since the accept or the handshake already.
             if not self._first:
-                self._deadline(self._proxy.timeouts.head)
+                self.socket.limit(self._proxy.timeouts.head)
         return False
 
     # Bodies
@@ -247,7 +257,7 @@ class Http1:
             self._reader = ChunkedReader(self._proxy.limits.head, self._proxy.limits.headers)
         self._body_bytes = 0
         self._body_since = time.monotonic()
-        self._deadline(self._proxy.timeouts.body)
+        self.socket.limit(self._proxy.timeouts.body)
         # Requests sent ahead may have paused it.
         self.socket.resume()
         data, self._buffer = self._buffer, b""
@@ -369,6 +379,9 @@ class Http1:
         if not self.complete:
             socket.linger()
             return
+        if self._proxy.stopping:
+            # Its head may have promised more.
+            self._keep = False
         if not self._keep:
             # A client that asked for the end sends no more; any other may be about to.
             asked = self._eof or (self._request is not None and not self._request.keep_alive)
@@ -437,8 +450,8 @@ class Http1:
             request is None or request.method != b"HEAD",
         )
         self._status = status
-        self._log_sent = len(data)
-        self._log_body = 0
+        self._log_body = len(data) - data.index(HEAD_END) - len(HEAD_END)
+        self._log_sent = len(data) - self._log_body
         self.socket.write(data)
         self._keep = keep
         self._record(termination, line)
@@ -464,12 +477,7 @@ class Http1:
     def _wait(self) -> None:
         """Between two requests: for the client to take the last answer, then for the next one."""
         timeouts = self._proxy.timeouts
-        self._deadline(timeouts.write if self.socket.backlog else timeouts.idle)
-
-    def _deadline(self, seconds: float) -> None:
-        socket = self.socket
-        socket.deadline = time.monotonic() + seconds
-        self._proxy.deadlines.hasten(socket)
+        self.socket.limit(timeouts.write if self.socket.backlog else timeouts.idle)
 
     def _record(self, termination: str, line: bytes = b"") -> None:
         """Write the access log's line of this request."""
@@ -485,10 +493,12 @@ class Http1:
         retries = 0
         backend = pool = None
         reason = "-"
+        if request is not None:
+            head_time = self._head_at - self._t0
         if exchange is not None:
             reason = exchange.reason
             retries = exchange.retries
-            head_time, queue, connect, response = exchange.times(self._t0)
+            queue, connect, response = exchange.times()
             if exchange.backend is not None:
                 backend = exchange.backend.name
         if site is not None:

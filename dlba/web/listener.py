@@ -92,6 +92,11 @@ class Listener:
         self.deadline = 0.0
         self.slot = -1
 
+    def __str__(self) -> str:
+        host = self._socket.getsockname()[0]
+        where = f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
+        return f"{where} ({'HTTP' if self._certificates is None else 'HTTPS'})"
+
     def start(self) -> None:
         """Accept from now on."""
         self._proxy.poller.add(self._socket.fileno(), READ, self)
@@ -132,22 +137,22 @@ class Listener:
             proxy.counters.connections_refused += 1
             sock.close()
             return
-        certificates = self._certificates
+        client = None
         try:
+            certificates = self._certificates
             stream: Stream = (
                 PlainStream(sock) if certificates is None else TLSStream(sock, certificates.context)
             )
             client = ClientSocket(proxy, sock, stream, (host, peer[1]), self.port)
-        except BaseException:
-            proxy.release(host)
-            sock.close()
-            raise
-        proxy.counters.connections_accepted += 1
-        proxy.clients.add(client)
-        try:
+            proxy.counters.connections_accepted += 1
+            proxy.clients.add(client)
             client.start(Http1(proxy, client))
         except BaseException:
-            client.reset()
+            if client is None:
+                proxy.release(host)
+                sock.close()
+            else:
+                client.reset()
             raise
 
     def abort(self) -> None:

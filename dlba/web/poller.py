@@ -86,6 +86,12 @@ class Poller:
         """The descriptor is about to be closed."""
         self._members.pop(fd, None)
 
+    def gone(self, fd: int) -> bool:
+        """Whether the peer of `fd` is gone in both directions, by the kernel's word of now."""
+        poll = select.poll()
+        poll.register(fd, 0)
+        return bool(poll.poll(0))
+
     def later(self, member: Pollable) -> None:
         """Call `member.on_event(READ)` in the next turn, after all others have had theirs."""
         self._ready.append(member)

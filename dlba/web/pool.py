@@ -94,6 +94,7 @@ class Pool:
         self._by_name = {backend.name: backend for backend in self.backends}
         self._turn = 0.0
         self._failures = 0
+        #: Those to choose from while none has failed; fixed, as nothing changes a row's kind yet.
         self._ordinary = [
             backend
             for backend in self.backends

@@ -21,6 +21,7 @@ from dlba.web.pool import Pool
 from dlba.web.tokens import SecretKey, Tokens
 
 if TYPE_CHECKING:
+    from dlba.web.backendside import BackendSide
     from dlba.web.clientsocket import ClientSocket
 
 __all__ = ["AccessLog", "Proxy"]
@@ -37,6 +38,7 @@ class Proxy:
         "_date_second",
         "_per_client",
         "clients",
+        "closing",
         "connections_limit",
         "counters",
         "deadlines",
@@ -74,6 +76,8 @@ class Proxy:
         self.connections_limit = 0
         self._per_client: dict[str, int] = {}
         self.open_backends = 0
+        #: Backend sides that wait for the backend to close first.
+        self.closing: set[BackendSide] = set()
         #: No request after the ones that have begun.
         self.stopping = False
         #: Called with each client connection that has ended.

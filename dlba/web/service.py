@@ -91,6 +91,7 @@ class WebService(Service):
         self.proxy.poller.attach(self._reactor)
         for listener in self.listeners:
             listener.start()
+            self._log.info("listening on {where}", where=listener)
         self._sweep()
 
     @property
@@ -139,6 +140,8 @@ class WebService(Service):
         for call in (self._stop_call, self._sweep_call):
             if call is not None and call.active():
                 call.cancel()
+        for side in tuple(self.proxy.closing):
+            side.reset()
         self.proxy.poller.detach()
         stopped.callback(None)
 

@@ -32,7 +32,7 @@ from OpenSSL import SSL
 from dlba.config.values import TLSConfig
 from dlba.web.stream import discard, reset
 
-__all__ = ["DATALESS_LIMIT", "Certificates", "TLSStream"]
+__all__ = ["DATALESS_LIMIT", "Certificates", "PlainHTTPError", "TLSStream"]
 
 #: Reads in a row without data (key updates, empty records) that a client may cause.
 DATALESS_LIMIT: Final = 1000
@@ -53,6 +53,10 @@ def _clear_auto_retry(connection: SSL.Connection) -> None:
     """pyOpenSSL sets AUTO_RETRY on each connection and has no public way to clear it."""
     library: Any = SSL._lib  # type: ignore[attr-defined]
     library.SSL_clear_mode(connection._ssl, library.SSL_MODE_AUTO_RETRY)
+
+
+class PlainHTTPError(ConnectionAbortedError):
+    """The client speaks HTTP without TLS."""
 
 
 class TLSStream:
@@ -174,7 +178,11 @@ class TLSStream:
 
     def _break(self, error: SSL.Error) -> OSError:
         self._broken = True
-        return ConnectionAbortedError(f"TLS: {type(error).__name__}")
+        # (library, function, reason) triples; a SysCallError has a number and a text instead.
+        entries = error.args[0] if error.args and isinstance(error.args[0], list) else []
+        reasons = [str(entry[-1]) for entry in entries]
+        kind = PlainHTTPError if "http request" in reasons else ConnectionAbortedError
+        return kind(f"TLS: {', '.join(reasons) or type(error).__name__}")
 
     def _count_dataless(self) -> None:
         self._dataless += 1
