@@ -1,0 +1,754 @@
+"""HTTP/1 with one client over real sockets: pipelines, versions, bodies, refusals, deadlines."""
+
+import hashlib
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable
+
+from tests.web.harness import (
+    GET,
+    MIB,
+    Backend,
+    ProxyTest,
+    Wire,
+    chunked,
+    eventually,
+    in_thread,
+    reply,
+)
+
+
+def get(path: str, *fields: str, host: str = "a", version: str = "1.1") -> bytes:
+    """A request for `path`."""
+    return "\r\n".join([f"GET {path} HTTP/{version}", f"Host: {host}", *fields, "", ""]).encode()
+
+
+def post(body: bytes, *fields: bytes, length: int | None = None) -> bytes:
+    """A request with a body; `length`: what it announces."""
+    announced = b"Content-Length: %d" % (len(body) if length is None else length)
+    head = b"\r\n".join([b"POST /up HTTP/1.1", b"Host: a", announced, *fields])
+    return head + b"\r\n\r\n" + body
+
+
+CHUNKED_POST = b"POST /up HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+class Http1Test(ProxyTest):
+    """A backend that answers each request with its target."""
+
+    def echo(self) -> Backend:
+        def script(wire: Wire) -> None:
+            request = backend.take(wire)
+            wire.send(reply(request.line.split(b" ")[1]))
+
+        backend = self.backend(script)
+        return backend
+
+    def digest(self, pause: threading.Event | None = None) -> Backend:
+        """A backend that answers with the SHA-256 of the body; it reads after `pause`."""
+
+        def script(wire: Wire) -> None:
+            if pause is not None:
+                assert pause.wait(20)
+            request = backend.take(wire)
+            wire.send(reply(hashlib.sha256(request.body).hexdigest().encode()))
+
+        backend = self.backend(script)
+        return backend
+
+
+class Kept(Http1Test):
+    """One connection, many requests."""
+
+    @in_thread
+    def test_a_backend_connection_each(self):
+        backend = self.echo()
+        self.serve()
+        client = self.client()
+        for number in range(5):
+            client.send(get(f"/{number}"))
+            response = client.response()
+            self.assertEqual(response.body, b"/%d" % number)
+            self.assertIsNone(response.get(b"Connection"))
+        self.assertEqual(len(backend.connections), 5)
+        self.assertEqual(self.proxy.counters.connections_accepted, 1)
+        self.soon(lambda: self.proxy.counters.responses, 5)
+
+    @in_thread
+    def test_pipeline_keeps_its_order_though_the_first_is_slow(self):
+        go = threading.Event()
+
+        def script(wire: Wire) -> None:
+            request = backend.take(wire)
+            if request.line.startswith(b"GET /0 "):
+                assert go.wait(20)
+            wire.send(reply(request.line.split(b" ")[1]))
+
+        backend = self.backend(script)
+        self.serve()
+        client = self.client()
+        client.send(get("/0") + get("/1") + get("/2"))
+        eventually(lambda: len(backend.requests) == 1, "the first request")
+        go.set()
+        self.assertEqual([client.response().body for _ in range(3)], [b"/0", b"/1", b"/2"])
+
+    @in_thread
+    def test_pipeline_of_300_with_404s_between(self):
+        self.echo()
+        self.serve(site={"hosts": ["a"], "default": False})
+        client = self.client()
+        hosts = ["a" if number % 3 == 0 else "nobody" for number in range(300)]
+        client.send(b"".join(get(f"/{n}", host=host) for n, host in enumerate(hosts)))
+        for number, host in enumerate(hosts):
+            response = client.response()
+            if host == "a":
+                self.assertEqual((response.status, response.body), (200, b"/%d" % number))
+            else:
+                self.assertEqual(response.status, 404)
+        self.assertEqual(self.proxy.counters.requests, 300)
+
+    @in_thread
+    def test_pipeline_of_300_404s_with_the_end_behind_it(self):
+        """Rule 10: whoever half-closes after complete requests gets all answers."""
+        self.echo()
+        self.serve(site={"hosts": ["a"], "default": False})
+        client = self.client()
+        client.send(get("/", host="nobody") * 300)
+        client.sock.shutdown(socket.SHUT_WR)
+        statuses = [client.response().status for _ in range(300)]
+        self.assertEqual(set(statuses), {404})
+        self.assertEqual((client.end(), client.unread), ("eof", b""))
+
+    @in_thread
+    def test_half_close_after_pipelined_requests(self):
+        self.echo()
+        self.serve()
+        client = self.client()
+        client.send(get("/1") + get("/2") + get("/3"))
+        client.sock.shutdown(socket.SHUT_WR)
+        self.assertEqual([client.response().body for _ in range(3)], [b"/1", b"/2", b"/3"])
+        self.assertEqual((client.end(), client.unread), ("eof", b""))
+
+    @in_thread
+    def test_half_close_in_the_middle_of_a_head(self):
+        self.echo()
+        self.serve()
+        client = self.client()
+        client.send(get("/1") + b"GET /2 HT")
+        client.sock.shutdown(socket.SHUT_WR)
+        self.assertEqual(client.response().status, 200)
+        self.assertEqual(client.response().status, 400)
+        self.assertEqual(client.end(), "eof")
+
+    @in_thread
+    def test_half_close_in_the_middle_of_a_body(self):
+        backend = self.echo()
+        self.serve()
+        client = self.client()
+        client.send(post(b"abc", length=10))
+        client.sock.shutdown(socket.SHUT_WR)
+        self.assertEqual(client.response().status, 400)
+        self.assertEqual(client.end(), "eof")
+        self.assertEqual(backend.connections, [])
+
+    @in_thread
+    def test_pipelined_large_upload(self):
+        """What was read ahead fills its bound before the upload's turn comes."""
+        go = threading.Event()
+
+        def script(wire: Wire) -> None:
+            request = backend.take(wire)
+            if request.line.startswith(b"GET /first"):
+                assert go.wait(20)
+            wire.send(reply(b"%d" % len(request.body)))
+
+        backend = self.backend(script)
+        self.serve(timeouts={"body": 3})
+        client = self.client()
+        client.send(get("/first") + post(b"x" * 200_000))
+        eventually(lambda: backend.requests, "the first request")
+        eventually(lambda: not self.only_client()._reading, "the client is paused")
+        go.set()
+        self.assertEqual(client.response().body, b"0")
+        response = client.response()
+        self.assertEqual((response.status, response.body), (200, b"200000"))
+
+    @in_thread
+    def test_byte_by_byte(self):
+        backend = self.echo()
+        self.serve()
+        client = self.client()
+        client.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        body = chunked(b"hello", 2)
+        for byte in get("/1") + CHUNKED_POST + body + get("/2"):
+            client.send(bytes((byte,)))
+        self.assertEqual([client.response().body for _ in range(3)], [b"/1", b"/up", b"/2"])
+        self.assertEqual(backend.requests[1].body, b"hello")
+
+    @in_thread
+    def test_empty_line_before_a_request(self):
+        self.echo()
+        self.serve()
+        client = self.client()
+        client.send(b"\r\n" + get("/1"))
+        self.assertEqual(client.response().body, b"/1")
+        client.send(b"\r")
+        client.send(b"\n" + get("/2"))
+        self.assertEqual(client.response().body, b"/2")
+
+    @in_thread
+    def test_empty_line_behind_the_last_request_is_no_request(self):
+        """Old clients send CRLF behind a body (RFC 9112 2.2)."""
+        self.echo()
+        self.serve()
+        client = self.client()
+        client.send(post(b"a=b") + b"\r\n")
+        client.sock.shutdown(socket.SHUT_WR)
+        self.assertEqual(client.response().status, 200)
+        self.assertEqual((client.end(), client.unread), ("eof", b""))
+
+    @in_thread
+    def test_close_when_asked(self):
+        self.echo()
+        self.serve()
+        for ask in ("close", "Close", "foo, close"):
+            client = self.client()
+            client.send(get("/", f"Connection: {ask}"))
+            self.assertEqual(client.response().get(b"Connection"), b"close")
+            self.assertEqual((client.end(), client.unread), ("eof", b""))
+
+    @in_thread
+    def test_requests_behind_a_close_are_not_answered(self):
+        backend = self.echo()
+        self.serve()
+        client = self.client()
+        client.send(get("/1", "Connection: close") + get("/2"))
+        self.assertEqual(client.response().body, b"/1")
+        self.assertEqual((client.end(), client.unread), ("eof", b""))
+        self.assertEqual(len(backend.requests), 1)
+
+    @in_thread
+    def test_http_1_0(self):
+        backend = self.echo()
+        self.serve()
+        for fields, kept in (
+            ([], False),
+            (["Host: a"], False),
+            (["Connection: keep-alive"], True),
+            (["Host: a", "Connection: Keep-Alive"], True),
+        ):
+            client = self.client()
+            client.send("\r\n".join(["GET /x HTTP/1.0", *fields, "", ""]).encode())
+            response = client.response()
+            self.assertEqual(response.body, b"/x")
+            hosts = backend.requests[-1].all(b"Host")
+            self.assertEqual(
+                hosts, [b"a"] if "Host: a" in fields else [b"127.0.0.1:%d" % self.port]
+            )
+            self.assertEqual(response.get(b"Connection"), b"keep-alive" if kept else b"close")
+            if kept:
+                client.send(b"GET /y HTTP/1.0\r\n\r\n")
+                self.assertEqual(client.response().body, b"/y")
+            self.assertEqual(client.end(), "eof")
+
+    @in_thread
+    def test_own_answers_to_http_1_0_close(self):
+        self.echo()
+        self.serve(site={"hosts": ["a"], "default": False})
+        client = self.client()
+        client.send(b"GET / HTTP/1.0\r\nHost: nobody\r\nConnection: keep-alive\r\n\r\n")
+        self.assertEqual(client.response().get(b"Connection"), b"close")
+        self.assertEqual(client.end(), "eof")
+
+
+class ReadAhead(Http1Test):
+    """What a client sends without waiting for its answers is bounded, and so are the answers."""
+
+    @in_thread
+    def test_pipeline_behind_a_slow_request(self):
+        go = threading.Event()
+
+        def script(wire: Wire) -> None:
+            backend.take(wire)
+            assert go.wait(20)
+            wire.send(reply(b"x"))
+
+        backend = self.backend(script)
+        self.serve()
+        client = self.client()
+        requests = get("/" + "p" * 1000) * 100  # 100 KiB: more than is read ahead
+        client.send(get("/first"))
+        eventually(lambda: backend.requests, "the first request")
+        client.sock.setblocking(False)
+        sent = 0
+        # All that the buffers of the kernel and of the proxy take.
+        end = time.monotonic() + 0.5
+        while time.monotonic() < end and sent < 64 * MIB:
+            try:
+                sent += client.sock.send(requests)
+            except BlockingIOError:
+                time.sleep(0.01)
+        self.assertLess(sent, 64 * MIB)
+        front = self.only_client()._front
+        self.assertLessEqual(len(front._buffer), 2 * 64 * 1024)
+        go.set()
+
+    def slow_reader(self) -> Wire:
+        """A client that reads nothing, and for which the proxy's kernel takes next to nothing."""
+        client = self.client(receive_buffer=4096)
+        proxy_side = self.only_client()._sock
+        proxy_side.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        return client
+
+    def press(self, client: Wire, data: bytes, seconds: float, size: Callable[[], int]) -> int:
+        """Send `data` again and again without reading; the largest `size()` seen."""
+        client.sock.setblocking(False)
+        sent = largest = 0
+        end = time.monotonic() + seconds
+        while time.monotonic() < end and largest < MIB:
+            try:
+                sent += client.sock.send(data[sent % len(data) :])
+            except BlockingIOError:
+                time.sleep(0.005)
+            largest = max(largest, size())
+        return largest
+
+    @in_thread
+    def test_answers_of_our_own_to_a_client_that_reads_nothing(self):
+        self.echo()
+        self.serve(site={"hosts": ["a"], "default": False})
+        client = self.slow_reader()
+        socket_ = self.only_client()
+        requests = b"GET / HTTP/1.1\r\nHost: b\r\n\r\n" * 500
+        self.assertLess(self.press(client, requests, 1.5, lambda: socket_.backlog), MIB)
+
+    @in_thread
+    def test_responses_to_a_client_that_reads_nothing(self):
+        backend = self.backend()
+        backend.says(reply(b"x" * 60_000))
+        self.serve()
+        client = self.slow_reader()
+        socket_ = self.only_client()
+        self.assertLess(self.press(client, GET * 500, 1.5, lambda: socket_.backlog), MIB)
+        self.assertLess(len(backend.connections), 20)
+
+    @in_thread
+    def test_reading_again_brings_the_rest(self):
+        """A pipeline that had to wait for its reader is answered to its end."""
+        self.echo()
+        self.serve(site={"hosts": ["a"], "default": False})
+        client = self.slow_reader()
+        client.send(b"GET / HTTP/1.1\r\nHost: b\r\n\r\n" * 1000 + get("/last"))
+        time.sleep(0.3)
+        for _ in range(1000):
+            self.assertEqual(client.response().status, 404)
+        self.assertEqual(client.response().body, b"/last")
+
+    @in_thread
+    def test_bytes_behind_a_refusal_are_dropped(self):
+        """Also when the client hasn't taken the answers before it."""
+        self.backend().says(reply(b"x" * 60_000))
+        self.serve()
+        client = self.slow_reader()
+        socket_ = self.only_client()
+        client.send(GET + b"BAD\r\n\r\n")
+        eventually(lambda: socket_.backlog, "a backlog")
+        front = socket_._front
+        self.assertLess(self.press(client, b"z" * 65536, 1, lambda: len(front._buffer)), MIB)
+
+
+class Bodies(Http1Test):
+    """Requests with a body."""
+
+    @in_thread
+    def test_by_length(self):
+        backend = self.echo()
+        self.serve()
+        client = self.client()
+        client.send(post(b"hello"))
+        self.assertEqual(client.response().status, 200)
+        client.send(post(b""))
+        self.assertEqual(client.response().status, 200)
+        self.assertEqual([request.body for request in backend.requests], [b"hello", b""])
+        self.assertEqual(backend.requests[1].get(b"Content-Length"), b"0")
+
+    @in_thread
+    def test_chunked_that_fits_goes_on_by_length(self):
+        backend = self.echo()
+        self.serve()
+        client = self.client()
+        body = b'3;a=b;c="d\\"e"\r\nabc\r\n2\r\nde\r\n0\r\nX-Trailer: 1\r\n\r\n'
+        client.send(CHUNKED_POST + body + get("/next"))
+        self.assertEqual(client.response().status, 200)
+        self.assertEqual(client.response().body, b"/next")
+        request = backend.requests[0]
+        self.assertEqual((request.body, request.get(b"Content-Length")), (b"abcde", b"5"))
+        self.assertEqual(request.all(b"Transfer-Encoding") + request.all(b"X-Trailer"), [])
+
+    @in_thread
+    def test_backend_is_connected_when_the_request_is_complete(self):
+        """The seed's rule: a slow client occupies no backend."""
+        backend = self.echo()
+        self.serve()
+        client = self.client()
+        client.send(post(b"a" * 1000, length=2000))
+        front = self.only_client()._front
+        eventually(lambda: front._body_bytes == 1000, "half of the body")
+        self.assertEqual(backend.connections, [])
+        client.send(b"b" * 1000)
+        self.assertEqual(client.response().status, 200)
+        self.assertEqual(backend.requests[0].body, b"a" * 1000 + b"b" * 1000)
+
+    def upload(self, head: bytes, coded: bytes, body: bytes) -> None:
+        """Send a large body to a backend that doesn't read at first, watching the backlog."""
+        go = threading.Event()
+        backend = self.digest(go)
+        self.serve()
+        client = self.client()
+        sender = threading.Thread(target=client.send, args=(head + coded,))
+        sender.start()
+        largest = 0
+        socket_ = self.only_client()
+        eventually(lambda: backend.connections, "a backend connection before the body's end")
+        eventually(lambda: not socket_._reading, "the client is paused")
+        time.sleep(0.1)
+        self.assertTrue(sender.is_alive(), "all of the body was taken without a reader")
+        go.set()
+        while sender.is_alive():
+            exchange = socket_._front._exchange
+            side = None if exchange is None else exchange._side
+            if side is not None:
+                largest = max(largest, side.backlog)
+            time.sleep(0.0005)
+        sender.join(20)
+        # 256 KiB are collected before the backend is connected; then 64 KiB and one read.
+        self.assertLess(largest, 512 * 1024)
+        response = client.response()
+        self.assertEqual(response.body, hashlib.sha256(body).hexdigest().encode())
+        client.send(GET)
+        self.assertEqual(client.response().status, 200)
+
+    @in_thread
+    def test_large_by_length_with_a_slow_backend(self):
+        body = os.urandom(24 * MIB)
+        self.upload(post(b"", length=len(body)), body, body)
+        self.assertEqual(self.backends[0].requests[0].get(b"Content-Length"), b"%d" % len(body))
+
+    @in_thread
+    def test_large_chunked_with_a_slow_backend(self):
+        body = os.urandom(24 * MIB)
+        self.upload(CHUNKED_POST, chunked(body, 70_001), body)
+        self.assertEqual(self.backends[0].requests[0].get(b"Transfer-Encoding"), b"chunked")
+
+    @in_thread
+    def test_bad_chunk_while_it_is_collected(self):
+        backend = self.echo()
+        self.serve()
+        client = self.client()
+        client.send(CHUNKED_POST + b"3\r\nabc\r\nxyz\r\n")
+        self.assertEqual(client.response().status, 400)
+        self.assertEqual((client.end(), backend.connections), ("eof", []))
+
+    @in_thread
+    def test_bad_chunk_while_it_streams(self):
+        ends: list[str] = []
+
+        def script(wire: Wire) -> None:
+            wire.head()
+            ends.append(wire.end())
+
+        backend = self.backend(script)
+        self.serve(site={"request_buffer": 1000})
+        client = self.client()
+        client.send(CHUNKED_POST + chunked(b"x" * 2000, 500)[:-5])
+        eventually(lambda: backend.connections, "the backend's connection")
+        client.send(b"nonsense\r\n")
+        self.assertEqual((client.response().status, client.end()), (400, "eof"))
+        # The request must not look complete to the backend.
+        eventually(lambda: ends, "the backend's end")
+        self.assertEqual(ends, ["reset"])
+        self.assertFalse(backend.connections[0].unread.endswith(b"0\r\n\r\n"))
+
+    @in_thread
+    def test_max_body(self):
+        backend = self.echo()
+        self.serve(site={"max_body": 1000})
+        client = self.client()
+        client.send(post(b"x" * 1000))
+        self.assertEqual(client.response().status, 200)
+        for request in (
+            post(b"x" * 1001),
+            post(b"x" * 500_000),
+            CHUNKED_POST + chunked(b"x" * 1001, 100)[:-5],
+            CHUNKED_POST + chunked(b"x" * 500_000, 5000),
+        ):
+            client = self.client()
+            client.send(request)
+            self.assertEqual((client.response().status, client.end()), (413, "eof"))
+        # One that is complete leaves the connection in order.
+        client = self.client()
+        client.send(CHUNKED_POST + chunked(b"x" * 1001, 100))
+        self.assertEqual(client.response().status, 413)
+        self.assertEqual(len(backend.requests), 1)
+
+    @in_thread
+    def test_404_with_a_body_still_coming(self):
+        self.echo()
+        self.serve(site={"hosts": ["b"], "default": False})
+        client = self.client()
+        client.send(post(b"x" * 500_000, length=MIB))
+        response = client.response()
+        self.assertEqual((response.status, response.get(b"Connection")), (404, b"close"))
+        client.sock.shutdown(socket.SHUT_WR)
+        self.assertEqual(client.end(), "eof")
+
+
+class Expectations(Http1Test):
+    """Expect: 100-continue."""
+
+    @in_thread
+    def test_100_is_sent_when_the_body_waits_for_it(self):
+        backend = self.echo()
+        self.serve()
+        client = self.client()
+        client.send(post(b"", b"Expect: 100-continue", length=5))
+        self.assertEqual(client.response().status, 100)
+        client.send(b"hello")
+        self.assertEqual(client.response().status, 200)
+        self.assertEqual(backend.requests[0].body, b"hello")
+        self.assertEqual(backend.requests[0].all(b"Expect"), [])
+
+    @in_thread
+    def test_no_100_when_the_body_comes_at_once(self):
+        self.echo()
+        self.serve()
+        client = self.client()
+        client.send(post(b"hello", b"Expect: 100-continue"))
+        self.assertEqual(client.response().status, 200)
+
+    @in_thread
+    def test_no_100_without_a_body_or_to_1_0(self):
+        self.echo()
+        self.serve()
+        client = self.client()
+        client.send(get("/", "Expect: 100-continue"))
+        self.assertEqual(client.response().status, 200)
+        client = self.client()
+        client.send(b"POST / HTTP/1.0\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n")
+        front = self.only_client_of(client)
+        eventually(lambda: not front.complete, "the head is read")
+        client.send(b"ab")
+        self.assertEqual(client.response().status, 200)
+
+    def only_client_of(self, client: Wire):
+        """The front of that client."""
+        port = client.sock.getsockname()[1]
+        return eventually(
+            lambda: next((c._front for c in tuple(self.proxy.clients) if c.port == port), None),
+            "the client's connection",
+        )
+
+    @in_thread
+    def test_refusals_come_instead_of_100(self):
+        self.echo()
+        self.serve(site={"hosts": ["a"], "default": False, "max_body": 10})
+        for request, status in (
+            (post(b"", b"Expect: 100-continue", length=11), 413),
+            (post(b"", b"Expect: 100-continue", length=5).replace(b"Host: a", b"Host: b"), 404),
+            (post(b"", b"Expect: 200-maybe", length=5), 417),
+        ):
+            client = self.client()
+            client.send(request)
+            self.assertEqual((client.response().status, client.end()), (status, "eof"))
+
+
+class Refusals(Http1Test):
+    """Answers of our own, to clients that go on sending (rule 10)."""
+
+    @in_thread
+    def test_answer_reaches_a_client_that_still_sends(self):
+        backend = self.echo()
+        self.serve(limits={"head": 4096, "target": 1000, "headers": 20})
+        for start, status in (
+            (b"GET / HTTP/1.1\r\nHost: a\r\nX: ", 431),
+            (b"GET / HTTP/1.1\r\nHost: a\r\n" + b"X: y\r\n" * 20 + b"\r\n", 431),
+            (get("/" + "x" * 1000), 414),
+            (b"GET / HTTP/1.1\nHost: a\n\n", 400),
+            (b"GET / HTTP/1.1\r\n\r\n", 400),
+            (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400),
+            (get("/", "Transfer-Encoding: gzip, chunked"), 501),
+            (get("/", "Transfer-Encoding: chunked", "Content-Length: 3"), 400),
+            (get("/", version="2.0"), 505),
+            (b"CONNECT a:443 HTTP/1.1\r\nHost: a\r\n\r\n", 405),
+        ):
+            client = self.client()
+            client.send(start + b"x" * 600_000)
+            response = client.response()
+            # Behind a bare LF the head goes on, and may be found too long first.
+            self.assertIn(response.status, (status, 431 if b"\n\n" in start else status), start)
+            self.assertEqual(response.get(b"Connection"), b"close")
+            self.assertIsNotNone(response.get(b"Date"))
+            self.assertEqual((client.end(), client.unread), ("eof", b""), start)
+        self.assertEqual(backend.connections, [])
+        self.assertEqual(self.proxy.counters.requests_refused, 10)
+
+    @in_thread
+    def test_endless_head_is_refused_before_its_end(self):
+        self.echo()
+        self.serve(limits={"head": 2048, "target": 1000})
+        client = self.client()
+        client.send(b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * 400)
+        self.assertEqual(client.response().status, 431)
+
+    @in_thread
+    def test_refusal_behind_answers(self):
+        """A pipeline that goes bad: what was good is answered."""
+        self.echo()
+        self.serve()
+        client = self.client()
+        client.send(get("/1") + get("/2") + b"nonsense\r\n\r\n" + get("/3"))
+        self.assertEqual([client.response().status for _ in range(3)], [200, 200, 400])
+        self.assertEqual((client.end(), client.unread), ("eof", b""))
+
+    @in_thread
+    def test_head_gets_no_page(self):
+        self.echo()
+        self.serve(site={"hosts": ["a"], "default": False})
+        client = self.client()
+        client.send(b"HEAD / HTTP/1.1\r\nHost: b\r\n\r\n" + get("/2"))
+        self.assertEqual(client.response("HEAD").status, 404)
+        self.assertEqual(client.response().body, b"/2")
+
+
+class Deadlines(Http1Test):
+    """Clients that take too long."""
+
+    @in_thread
+    def test_silence_is_closed_silently(self):
+        self.echo()
+        self.serve(timeouts={"head": 0.2})
+        client = self.client()
+        self.assertEqual((client.end(), client.unread), ("eof", b""))
+        self.assertEqual(self.records, [])
+
+    @in_thread
+    def test_begun_head_gets_408(self):
+        self.echo()
+        self.serve(timeouts={"head": 0.2})
+        client = self.client()
+        client.send(b"GET / HTTP/1.1\r\nHo")
+        self.assertEqual((client.response().status, client.end()), (408, "eof"))
+        self.assertEqual(self.record().status, 408)
+        self.assertEqual(self.record().termination, "cR")
+        self.assertEqual(self.proxy.counters.requests_timed_out, 1)
+
+    @in_thread
+    def test_dripping_moves_no_deadline(self):
+        self.echo()
+        self.serve(timeouts={"head": 0.5})
+        client = self.client()
+        client.send(b"GET / HTTP/1.1\r\nX: ")
+        end = time.monotonic() + 15
+        with self.assertRaises(OSError):
+            while time.monotonic() < end:
+                client.send(b"x")
+                time.sleep(0.02)
+        self.assertEqual(self.record().status, 408)
+
+    @in_thread
+    def test_first_head_counts_from_accept(self):
+        """The contract: `head` runs from accept, later from a head's first byte."""
+        self.echo()
+        self.serve(timeouts={"head": 10})
+        client = self.client()
+        socket_ = self.only_client()
+        accepted = socket_.deadline
+        time.sleep(0.2)
+        client.send(b"GET / HT")
+        eventually(lambda: socket_._front._buffer, "the first bytes")
+        self.assertLessEqual(socket_.deadline, accepted + 0.01)
+
+    @in_thread
+    def test_later_head_counts_from_its_first_byte(self):
+        self.echo()
+        self.serve(timeouts={"head": 0.3, "idle": 60})
+        client = self.client()
+        client.send(GET)
+        client.response()
+        time.sleep(0.8)
+        client.send(b"GET / HTTP/1.1\r\n")
+        self.assertEqual(client.response().status, 408)
+
+    @in_thread
+    def test_idle(self):
+        self.echo()
+        # Idle is the shortest: a deadline that only moves back would be met too late.
+        self.serve(timeouts={"idle": 0.3, "head": 60, "response": 60})
+        client = self.client()
+        client.sock.settimeout(10)
+        client.send(GET)
+        self.assertEqual(client.response().status, 200)
+        self.assertEqual((client.end(), client.unread), ("eof", b""))
+
+    @in_thread
+    def test_idle_after_an_answer_of_our_own(self):
+        self.echo()
+        self.serve(site={"hosts": ["b"], "default": False}, timeouts={"idle": 0.3, "head": 60})
+        client = self.client()
+        client.sock.settimeout(10)
+        client.send(GET)
+        self.assertEqual(client.response().status, 404)
+        self.assertEqual((client.end(), client.unread), ("eof", b""))
+
+    @in_thread
+    def test_body_stalls_while_it_is_collected(self):
+        backend = self.echo()
+        self.serve(timeouts={"body": 0.3})
+        client = self.client()
+        client.send(post(b"x", length=100))
+        self.assertEqual((client.response().status, client.end()), (408, "eof"))
+        self.assertEqual(backend.connections, [])
+
+    @in_thread
+    def test_body_stalls_while_it_streams(self):
+        ends: list[str] = []
+
+        def script(wire: Wire) -> None:
+            ends.append(wire.end())
+
+        self.backend(script)
+        self.serve(site={"request_buffer": 10}, timeouts={"body": 0.3, "response": 60})
+        client = self.client()
+        client.send(post(b"x" * 50, length=100))
+        self.assertEqual((client.response().status, client.end()), (408, "eof"))
+        eventually(lambda: ends, "the backend's end")
+        self.assertEqual(ends, ["reset"])
+
+    @in_thread
+    def test_body_drips(self):
+        """A byte now and then is under 256 B/s."""
+        self.echo()
+        self.serve(timeouts={"body": 0.4})
+        client = self.client()
+        client.send(post(b"", length=10_000))
+        end = time.monotonic() + 15
+        with self.assertRaises(OSError):
+            while time.monotonic() < end:
+                client.send(b"x")
+                time.sleep(0.05)
+        self.assertEqual(self.record().status, 408)
+
+    @in_thread
+    def test_each_cut_counts_once(self):
+        """`dlba.counters`: whatever is cut off adds one to exactly one counter."""
+        self.echo()
+        self.serve(timeouts={"head": 0.2})
+        before = self.proxy.counters.snapshot()
+        client = self.client()
+        client.send(b"GET")
+        self.assertEqual(client.response().status, 408)
+        after = self.proxy.counters.snapshot()
+        changed = {name for name in after if after[name] != before[name]}
+        self.assertEqual(changed, {"connections_accepted", "requests_timed_out"})

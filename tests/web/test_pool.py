@@ -1,0 +1,363 @@
+"""Tests of dlba.web.pool."""
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from dlba.addresses import Endpoint
+from dlba.config.values import BackendConfig, PoolConfig
+from dlba.web.pool import Backend, Pool
+from dlba.web.ring import Ring
+
+
+def backend_config(name: str, number: int = 1, **settings) -> BackendConfig:
+    return BackendConfig(name=name, address=Endpoint("192.0.2.1", 8000 + number), **settings)
+
+
+def pool_of(*backends: BackendConfig, **settings) -> Pool:
+    return Pool(PoolConfig(name="app", backends=backends, **settings))
+
+
+def pool(*weights: int, **settings) -> Pool:
+    """Backends b0, b1, … with these weights."""
+    return pool_of(
+        *(backend_config(f"b{n}", n, weight=w) for n, w in enumerate(weights)), **settings
+    )
+
+
+def name(backend: Backend | None) -> str | None:
+    return None if backend is None else backend.name
+
+
+class RowTests(SynchronousTestCase):
+    def test_a_new_row(self):
+        made = Pool(
+            PoolConfig(name="app", backends=(backend_config("a", 5, weight=3, backup=True),)),
+            lambda pool, name: f"{pool}/{name}".encode(),
+        )
+        (row,) = made.backends
+        self.assertEqual((row.name, row.pool, row.token), ("a", "app", b"app/a"))
+        self.assertEqual((row.address, str(row.endpoint)), (("192.0.2.1", 8005), "192.0.2.1:8005"))
+        self.assertEqual(
+            (row.weight, row.backup, row.enabled, row.draining), (3, True, True, False)
+        )
+        self.assertEqual((row.hits, row.open_connections, row.cookie_groups), (0, 0, 0))
+        self.assertEqual((row.average_response, row.failed), (0.0, False))
+
+    def test_average_response(self):
+        row = pool(1).backends[0]
+        row.answered(0.8)
+        self.assertEqual((row.hits, row.average_response), (1, 0.8))
+        row.answered(0.0)
+        self.assertEqual((row.hits, round(row.average_response, 9)), (2, 0.7))
+        for _ in range(100):
+            row.answered(0.2)
+        self.assertTrue(abs(row.average_response - 0.2) < 1e-5)
+        self.assertEqual(row.hits, 102)
+
+
+class NamedTests(SynchronousTestCase):
+    def test_who_may_be_named(self):
+        made = pool_of(
+            backend_config("plain"),
+            backend_config("drained", weight=0),
+            backend_config("spare", backup=True),
+            backend_config("off", enabled=False),
+        )
+        for wanted in ("plain", "drained", "spare"):
+            self.assertEqual(name(made.named(wanted, 0)), wanted)
+        self.assertIsNone(made.named("off", 0))
+        self.assertIsNone(made.named("unknown", 0))
+
+    def test_a_failed_one_counts_as_none_until_it_is_due(self):
+        made = pool(1, 1, fail_timeout=10.0)
+        made.fail(made.backends[0], 100.0)
+        self.assertIsNone(made.named("b0", 109.9))
+        self.assertEqual(name(made.named("b0", 110.0)), "b0")
+        # That was the probe: nobody else until it is known what came of it.
+        self.assertIsNone(made.named("b0", 110.0))
+        self.assertIsNone(made.named("b0", 119.9))
+        made.recover(made.backends[0])
+        self.assertEqual(name(made.named("b0", 111.0)), "b0")
+
+
+def naive_candidates(made: Pool, now: float, tried) -> list[Backend]:
+    """Ordinary ones that work, else backups that work, else ordinary ones, else any."""
+    rows = [b for b in made.backends if b.enabled and not b.draining and b not in tried]
+    works = [b for b in rows if not b.failed or now >= b.retry_at]
+    for choice in (
+        [b for b in works if not b.backup],
+        [b for b in works if b.backup],
+        [b for b in rows if not b.backup],
+    ):
+        if choice:
+            return choice
+    return rows
+
+
+class CandidateTests(SynchronousTestCase):
+    """The same for each way of choosing."""
+
+    ways = (
+        lambda made, now, tried: made.least(now, tried),
+        lambda made, now, tried: made.round_robin(now, tried),
+        lambda made, now, tried: made.hashed(b"key", now, tried),
+    )
+
+    def drawn(self, way, made: Pool, now: float, tried=()) -> set[str | None]:
+        """Who is chosen in several goes, the failed not being probed by them."""
+        found = set()
+        for number in range(12):
+            marks = [(row, row.retry_at) for row in made.backends]
+            row = way(made, now, tried) if number else self.ways[2](made, now, tried)
+            found.add(name(row))
+            for row, retry_at in marks:
+                row.retry_at = retry_at
+        return found
+
+    def test_each_once_then_none(self):
+        for way in self.ways:
+            made = pool(1, 2, 3)
+            tried: list[Backend] = []
+            for now in (1.0, 1.1, 1.2):
+                row = way(made, now, tried)
+                self.assertNotIn(row, tried)
+                made.fail(row, now)
+                tried.append(row)
+            self.assertIsNone(way(made, 1.3, tried))
+
+    def test_disabled_and_drained_get_nothing_new(self):
+        for way in self.ways:
+            made = pool_of(
+                backend_config("a"),
+                backend_config("off", enabled=False),
+                backend_config("drained", weight=0),
+            )
+            self.assertEqual(self.drawn(way, made, 0), {"a"})
+            self.assertIsNone(way(made, 0, [made.backends[0]]))
+            made.fail(made.backends[0], 0)
+            self.assertEqual(self.drawn(way, made, 1), {"a"})
+
+    def test_backups_only_when_no_other_is_left(self):
+        for way in self.ways:
+            made = pool_of(
+                backend_config("a"), backend_config("spare", backup=True), backend_config("b")
+            )
+            a, _, b = made.backends
+            self.assertLessEqual(self.drawn(way, made, 0), {"a", "b"})
+            self.assertEqual(self.drawn(way, made, 0, [a]), {"b"})
+            self.assertEqual(self.drawn(way, made, 0, [a, b]), {"spare"})
+            made.fail(a, 0)
+            self.assertEqual(self.drawn(way, made, 1), {"b"})
+            made.fail(b, 0)
+            self.assertEqual(self.drawn(way, made, 1), {"spare"})
+            made.recover(a)
+            self.assertEqual(self.drawn(way, made, 1), {"a"})
+
+    def test_if_all_are_marked_all_are_tried(self):
+        for way in self.ways:
+            made = pool(1, 1, fail_timeout=10.0)
+            for row in made.backends:
+                made.fail(row, 0.0)
+            tried: list[Backend] = []
+            for _ in made.backends:
+                tried.append(way(made, 1.0, tried))
+            self.assertEqual({name(row) for row in tried}, {"b0", "b1"})
+            self.assertIsNone(way(made, 1.0, tried))
+
+    def test_one_request_probes(self):
+        for way in self.ways:
+            made = pool(1, 1, fail_timeout=10.0)
+            failed = self.ways[2](made, 0.0, ())
+            made.fail(failed, 0.0)
+            other = next(row for row in made.backends if row is not failed)
+            self.assertEqual({name(way(made, 9.9, ())) for _ in range(9)}, {other.name})
+            other.open_connections = 5
+            chosen = [name(way(made, 10.0, ())) for _ in range(20)]
+            self.assertEqual(chosen.count(failed.name), 1, chosen)
+            # It failed again: the next probe is due by that.
+            made.fail(failed, 12.0)
+            self.assertEqual({name(way(made, 21.9, ())) for _ in range(9)}, {other.name})
+            self.assertIn(failed.name, [name(way(made, 22.0, ())) for _ in range(20)])
+            made.recover(failed)
+            self.assertFalse(failed.failed)
+            other.open_connections = 0
+            self.assertIn(failed.name, [name(way(made, 22.1, ())) for _ in range(20)])
+
+    def test_marks_are_counted_once(self):
+        made = pool(1, 1)
+        first = made.backends[0]
+        made.fail(first, 0.0)
+        made.fail(first, 1.0)
+        made.recover(first)
+        made.recover(first)
+        self.assertEqual({name(made.round_robin(1.0)) for _ in range(4)}, {"b0", "b1"})
+        made.fail(first, 2.0)
+        self.assertEqual({name(made.round_robin(3.0)) for _ in range(4)}, {"b1"})
+
+
+class LeastTests(SynchronousTestCase):
+    def test_fewest_open_connections(self):
+        made = pool(1, 1, 1)
+        for row, connections in zip(made.backends, (3, 1, 2), strict=True):
+            row.open_connections = connections
+        self.assertEqual(name(made.least(0)), "b1")
+
+    def test_by_weight(self):
+        made = pool(1, 4)
+        made.backends[0].open_connections = 1
+        made.backends[1].open_connections = 3
+        self.assertEqual(name(made.least(0)), "b1")
+        made.backends[1].open_connections = 5
+        self.assertEqual(name(made.least(0)), "b0")
+
+    def test_connections_that_stay_follow_the_weights(self):
+        made = pool(1, 2, 5)
+        for _ in range(800):
+            made.least(0).open_connections += 1
+        self.assertEqual([row.open_connections for row in made.backends], [100, 200, 500])
+
+    def test_an_idle_pool_spreads_too(self):
+        made = pool(1, 2, 5)
+        chosen = [name(made.least(0)) for _ in range(800)]
+        for row in made.backends:
+            self.assertLessEqual(abs(chosen.count(row.name) - 100 * row.weight), 2)
+
+
+class RoundRobinTests(SynchronousTestCase):
+    def test_turns(self):
+        made = pool(1, 1, 1)
+        chosen = [name(made.round_robin(0)) for _ in range(9)]
+        for start in range(7):
+            self.assertEqual(len(set(chosen[start : start + 3])), 3, chosen)
+
+    def test_every_round_has_each_by_its_weight(self):
+        made = pool(1, 2, 4)
+        for _ in range(20):
+            chosen = [name(made.round_robin(0)) for _ in range(7)]
+            self.assertEqual([chosen.count(n) for n in ("b0", "b1", "b2")], [1, 2, 4])
+
+    def test_weights_mix(self):
+        """The heavy one doesn't get all its turns in a row."""
+        made = pool(1, 1, 2)
+        chosen = "".join(name(made.round_robin(0))[1] for _ in range(40))
+        self.assertNotIn("222", chosen)
+
+    def test_one_that_comes_back_doesn_t_get_what_it_missed(self):
+        made = pool(1, 1)
+        back = made.backends[0]
+        made.fail(back, 0.0)
+        for _ in range(100):
+            self.assertEqual(name(made.round_robin(1.0)), "b1")
+        made.recover(back)
+        chosen = [name(made.round_robin(2.0)) for _ in range(10)]
+        self.assertLessEqual(chosen.count("b0"), 6, chosen)
+        self.assertGreaterEqual(chosen.count("b0"), 4, chosen)
+
+
+class HashedTests(SynchronousTestCase):
+    def test_by_name_and_key(self):
+        made = pool(1, 2, 3, hash_key="secret")
+        ring = Ring([("b0", 1), ("b1", 2), ("b2", 3)], b"secret")
+        plain = Ring([("b0", 1), ("b1", 2), ("b2", 3)])
+        keys = [b"k%d" % n for n in range(200)]
+        got = [name(made.hashed(key, 0)) for key in keys]
+        self.assertEqual(got, [f"b{ring.ranking(key)[0]}" for key in keys])
+        self.assertNotEqual(got, [f"b{plain.ranking(key)[0]}" for key in keys])
+
+    def test_only_the_share_of_a_failed_one_moves(self):
+        made = pool(1, 2, 3)
+        keys = [b"k%d" % n for n in range(400)]
+        before = {key: name(made.hashed(key, 0)) for key in keys}
+        made.fail(made.backends[1], 0)
+        during = {key: name(made.hashed(key, 1)) for key in keys}
+        made.recover(made.backends[1])
+        after = {key: name(made.hashed(key, 2)) for key in keys}
+        self.assertEqual(before, after)
+        for key in keys:
+            self.assertTrue(during[key] == before[key] or before[key] == "b1")
+            self.assertNotEqual(during[key], "b1")
+        self.assertEqual({during[key] for key in keys if before[key] == "b1"}, {"b0", "b2"})
+
+    def test_load_is_of_no_account(self):
+        made = pool(1, 1)
+        chosen = made.hashed(b"key", 0)
+        chosen.open_connections = 1000
+        for _ in range(20):
+            self.assertIs(made.hashed(b"key", 0), chosen)
+
+
+@st.composite
+def pools(draw) -> Pool:
+    rows = draw(
+        st.lists(
+            st.tuples(st.integers(0, 3), st.booleans(), st.sampled_from([True, True, False])),
+            min_size=1,
+            max_size=5,
+        )
+    )
+    return pool_of(
+        *(
+            backend_config(f"b{n}", n, weight=weight, backup=backup, enabled=enabled)
+            for n, (weight, backup, enabled) in enumerate(rows)
+        ),
+        fail_timeout=3.0,
+    )
+
+
+class PropertyTests(SynchronousTestCase):
+    @settings(deadline=None, max_examples=200)
+    @given(
+        pools(),
+        st.lists(
+            st.tuples(
+                st.sampled_from(["least", "robin", "hash", "named", "fail", "recover", "close"]),
+                st.integers(0, 4),
+                st.floats(0, 2),
+                st.sets(st.integers(0, 4), max_size=2),
+            ),
+            max_size=25,
+        ),
+    )
+    def test_the_naive_choice_agrees(self, made, events):
+        now = 0.0
+        ring = Ring([(row.name, row.weight or 1) for row in made.backends])
+        for event, number, seconds, marked in events:
+            now += seconds
+            row = made.backends[number % len(made.backends)]
+            tried = [b for n, b in enumerate(made.backends) if n in marked]
+            candidates = naive_candidates(made, now, tried)
+            due = [b for b in made.backends if b.failed and now >= b.retry_at]
+            turns = {b.name: b.turn for b in made.backends}
+            chosen = None
+            if event == "least":
+                chosen = made.least(now, tried)
+                loads = {b.name: b.open_connections / b.weight for b in candidates}
+                best = [n for n in loads if loads[n] == min(loads.values())]
+                wanted = min(best, key=turns.get, default=None)
+                self.assertEqual(name(chosen), wanted)
+            elif event == "robin":
+                chosen = made.round_robin(now, tried)
+                wanted = min((b.name for b in candidates), key=turns.get, default=None)
+                self.assertEqual(name(chosen), wanted)
+            elif event == "hash":
+                key = b"%d" % number
+                chosen = made.hashed(key, now, tried)
+                ranked = [made.backends[n] for n in ring.ranking(key)]
+                self.assertIs(chosen, next((b for b in ranked if b in candidates), None))
+            elif event == "named":
+                usable = row.enabled and (not row.failed or row in due)
+                chosen = made.named(row.name, now)
+                self.assertIs(chosen, row if usable else None)
+            elif event == "fail":
+                made.fail(row, now)
+                self.assertEqual((row.failed, row.usable(now + 2.9)), (True, False))
+                self.assertEqual(row.usable(now + 3.1), row.enabled)
+            elif event == "recover":
+                made.recover(row)
+                self.assertEqual((row.failed, row.usable(now)), (False, row.enabled))
+            else:
+                row.open_connections = max(row.open_connections - 1, 0)
+            if chosen is not None:
+                chosen.open_connections += 1
+                self.assertEqual(chosen.usable(now), not chosen.failed)
