@@ -17,16 +17,17 @@ import select
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from dlba.web.poller import READ, WRITE
 from dlba.web.tls import PlainHTTPError, TLSStream
 
 if TYPE_CHECKING:
+    from dlba.web.front import ClientFront
     from dlba.web.proxy import Proxy
     from dlba.web.stream import Stream
 
-__all__ = ["ClientFront", "ClientSocket"]
+__all__ = ["ClientSocket"]
 
 #: Bytes read in one callback; the rest waits for the next turn, so that nobody starves.
 READ_BUDGET: Final = 256 * 1024
@@ -37,40 +38,6 @@ LINGER_SECONDS: Final = 2.0
 _GONE: Final = select.EPOLLHUP | select.EPOLLERR
 
 _HANDSHAKE, _OPEN, _ENDING, _CLOSED = range(4)
-
-
-class ClientFront(Protocol):
-    """What speaks HTTP on a client's socket."""
-
-    def opened(self) -> None:
-        """The connection is ready for requests: accepted, and its handshake done."""
-
-    def in_plain(self) -> bytes:
-        """The answer for a client that speaks HTTP without TLS where TLS is spoken."""
-
-    def received(self, data: bytes) -> None:
-        """Bytes came; never empty."""
-
-    def advance(self) -> None:
-        """Go on with what is buffered, as asked for by `ClientSocket.call_again`."""
-
-    def drained(self) -> None:
-        """The client has taken everything that was written."""
-
-    def progress(self) -> None:
-        """The client has taken a part of what was written."""
-
-    def eof(self) -> None:
-        """The client has sent its last byte; it may still read."""
-
-    def lost(self) -> None:
-        """The connection is gone; the socket is closed already."""
-
-    def expire(self, now: float) -> None:
-        """The deadline of the socket has passed."""
-
-    def stop(self) -> None:
-        """The node stops."""
 
 
 class ClientSocket:

@@ -74,9 +74,7 @@ class Exchange:
         "retries",
     )
 
-    def __init__(
-        self, proxy: Proxy, front: Http1, request: RequestHead, site: Site, now: float
-    ) -> None:
+    def __init__(self, proxy: Proxy, front: Http1, request: RequestHead, site: Site) -> None:
         self._proxy = proxy
         self._front = front
         self._request = request
@@ -96,8 +94,8 @@ class Exchange:
         self._left = 0
         self._reader: ChunkedReader | None = None
         self._interims = 0
-        #: When the head was complete, the last connect begun, connected, and answered.
-        self._begun_at = self._begun = now
+        #: When the exchange was begun, the last connect, connected, and answered; -1: not yet.
+        self._begun_at = self._begun = 0.0
         self._connected_at = self._answered_at = -1.0
         self._connect_until = 0.0
 

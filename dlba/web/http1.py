@@ -14,10 +14,12 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from dlba.errors import HeadError
-from dlba.web.body import ChunkedReader, chunk
+from dlba.web.body import chunk
 from dlba.web.exchange import Exchange
 from dlba.web.forward import CONTINUE, answer, interim_head, response_head
-from dlba.web.head import CHUNKED, HEAD_END, RequestHead, parse_request
+from dlba.web.head import HEAD_END, RequestHead, parse_request
+from dlba.web.requestbody import RequestBody
+from dlba.web.requestlog import RequestLog
 
 if TYPE_CHECKING:
     from dlba.web.choice import Site
@@ -31,34 +33,25 @@ __all__ = ["Http1"]
 READ_AHEAD: Final = 64 * 1024
 #: Requests answered by ourselves in one turn, so that a pipeline of them starves nobody.
 LOCAL_BURST: Final = 16
-#: Bytes a second that a body must come with, once `timeouts.body` has passed.
-BODY_RATE: Final = 256
 
 
 class Http1:
-    """The HTTP/1 front of one client connection. See `dlba.web.clientsocket.ClientFront`."""
+    """The HTTP/1 front of one client connection. See `dlba.web.front.ClientFront`."""
 
     __slots__ = (
         "_advancing",
-        "_body_bytes",
-        "_body_since",
+        "_body",
         "_buffer",
         "_chunked",
         "_collected",
         "_eof",
         "_exchange",
         "_first",
-        "_head_at",
         "_keep",
-        "_left",
-        "_log_body",
-        "_log_sent",
+        "_log",
         "_proxy",
-        "_reader",
         "_request",
         "_site",
-        "_status",
-        "_t0",
         "complete",
         "socket",
     )
@@ -70,26 +63,17 @@ class Http1:
         self._request: RequestHead | None = None
         self._site: Site | None = None
         self._exchange: Exchange | None = None
-        #: Bytes of the request's body to come, and the reader of a chunked one.
-        self._left = 0
-        self._reader: ChunkedReader | None = None
+        self._body: RequestBody | None = None
         #: The request has been read to its end.
         self.complete = True
         self._collected: list[bytes] = []
-        self._body_bytes = 0
-        self._body_since = 0.0
         #: The response goes out chunked; the connection stays after it.
         self._chunked = False
         self._keep = True
         self._eof = False
         self._first = True
         self._advancing = False
-        #: When the first byte of the request came, and when its head was complete.
-        self._t0 = 0.0
-        self._head_at = 0.0
-        self._status = 0
-        self._log_sent = 0
-        self._log_body = 0
+        self._log = RequestLog()
 
     # From the socket
 
@@ -104,7 +88,8 @@ class Http1:
     def received(self, data: bytes) -> None:
         """See `ClientFront`."""
         if not self.complete:
-            self._take_body(data)
+            if self._body is not None:
+                self._take_body(self._body, data)
             return
         self._buffer = self._buffer + data if self._buffer else data
         if self._exchange is None:
@@ -204,8 +189,8 @@ class Http1:
         if end < 0 or end > limit:
             return self._incomplete(buffer, limit)
         now = time.monotonic()
-        self._t0 = self._t0 or now
-        self._head_at = now
+        self._log.began = self._log.began or now
+        self._log.head_at = now
         try:
             request = parse_request(buffer[:end], self._proxy.head_limits)
         except HeadError as error:
@@ -220,12 +205,11 @@ class Http1:
         length = request.length
         if length:
             self.complete = False
-            self._left = length
         if site is None:
             self._refuse(404, "no site is served under this name and path", "PR")
             return self.complete
         if not length:
-            self._exchange = exchange = Exchange(self._proxy, self, request, site, self._t0)
+            self._exchange = exchange = Exchange(self._proxy, self, request, site)
             exchange.begin(b"", True)
             return True
         return self._begin_body(request, site, length)
@@ -240,8 +224,8 @@ class Http1:
             self._refuse(400, "a line doesn't end in CRLF", "PR")
         elif self._eof:
             self._refuse(400, "the request's head ended too soon", "CR")
-        elif not self._t0:
-            self._t0 = time.monotonic()
+        elif not self._log.began:
+            self._log.began = time.monotonic()
             # The first head's time runs since the accept or the handshake already.
             if not self._first:
                 self.socket.limit(self._proxy.timeouts.head)
@@ -250,74 +234,56 @@ class Http1:
     # Bodies
 
     def _begin_body(self, request: RequestHead, site: Site, length: int) -> bool:
-        if site.max_body is not None and length > site.max_body:
-            self._refuse(413, "the request's body is too large", "PR")
+        limits = self._proxy.limits
+        now = time.monotonic()
+        try:
+            self._body = RequestBody(length, site.max_body, limits.head, limits.headers, now)
+        except HeadError as error:
+            self._refuse(error.status, error.reason, "PR")
             return False
-        if length == CHUNKED:
-            self._reader = ChunkedReader(self._proxy.limits.head, self._proxy.limits.headers)
-        self._body_bytes = 0
-        self._body_since = time.monotonic()
         self.socket.limit(self._proxy.timeouts.body)
         # Requests sent ahead may have paused it.
         self.socket.resume()
         data, self._buffer = self._buffer, b""
         if data:
-            self._take_body(data)
+            self._take_body(self._body, data)
         elif request.expects_continue:
             self.socket.write(CONTINUE)
         return self.complete
 
-    def _take_body(self, data: bytes) -> None:
+    def _take_body(self, reader: RequestBody, data: bytes) -> None:
         """Bytes of the body, and maybe of what follows it."""
-        reader = self._reader
-        if reader is None:
-            body = data[: self._left]
-            self._left -= len(body)
-            self.complete = not self._left
-            if len(body) < len(data):
-                self._buffer = data[len(body) :]
-        else:
-            try:
-                body = b"".join(reader.feed(data))
-            except ValueError as error:
-                self._refuse(400, str(error), "PR")
-                return
-            if reader.done:
-                self.complete = True
-                self._buffer = reader.rest
-                self._reader = None
-        self._body_bytes += len(body)
-        if not self.complete and self._too_slow():
-            self.expire(time.monotonic())
+        try:
+            body = reader.take(data)
+        except HeadError as error:
+            self._refuse(error.status, error.reason, "PR")
             return
-        site = self._site
-        assert site is not None
-        if site.max_body is not None and self._body_bytes > site.max_body:
-            self._refuse(413, "the request's body is too large", "PR")
-        elif self._exchange is not None:
+        if reader.complete:
+            self.complete = True
+            self._buffer = reader.rest
+        elif reader.too_slow(time.monotonic(), self._proxy.timeouts.body):
+            self.body_timed_out()
+            return
+        if self._exchange is not None:
             self._exchange.body(body, self.complete)
         else:
-            self._collect(body, site)
+            self._collect(reader, body)
 
-    def _collect(self, body: bytes, site: Site) -> None:
+    def _collect(self, reader: RequestBody, body: bytes) -> None:
         """Keep `body` until the request is complete, or too large to be kept."""
-        if body:
-            self._collected.append(body)
-        request = self._request
+        self._collected.append(body)
+        request, site = self._request, self._site
         assert request is not None
-        if self.complete or self._body_bytes >= site.request_buffer:
+        assert site is not None
+        if self.complete or reader.size >= site.request_buffer:
             whole = b"".join(self._collected)
             self._collected.clear()
-            self._exchange = exchange = Exchange(self._proxy, self, request, site, self._t0)
+            self._exchange = exchange = Exchange(self._proxy, self, request, site)
             exchange.begin(whole, self.complete)
             if self.complete and self._buffer:
                 self.advance()
         else:
-            self.socket.deadline = time.monotonic() + self._proxy.timeouts.body
-
-    def _too_slow(self) -> bool:
-        seconds = time.monotonic() - self._body_since
-        return seconds > self._proxy.timeouts.body and self._body_bytes < seconds * BODY_RATE
+            self.socket.limit(self._proxy.timeouts.body)
 
     # From the exchange
 
@@ -328,9 +294,8 @@ class Http1:
 
     def resume_body(self) -> None:
         """The backend takes more of the request's body."""
-        # The client isn't to blame for the time in which nobody read.
-        self._body_since = time.monotonic()
-        self._body_bytes = 0
+        if self._body is not None:
+            self._body.read_again(time.monotonic())
         if not self._eof:
             self.socket.resume()
 
@@ -350,10 +315,8 @@ class Http1:
         head, self._chunked, self._keep = response_head(
             response, fields, self._proxy.date_line(), request.minor, keep
         )
-        self._status = response.status
-        self._log_sent = len(head)
+        self._log.answered(response.status, len(head), len(body))
         if body:
-            self._log_body = len(body)
             head += chunk(body) if self._chunked else body
         if end and self._chunked:
             head += b"0\r\n\r\n"
@@ -361,7 +324,7 @@ class Http1:
 
     def respond_body(self, body: bytes, end: bool) -> None:
         """Send more of the response's body (maybe b"" at the end)."""
-        self._log_body += len(body)
+        self._log.body_bytes += len(body)
         if self._chunked:
             data = chunk(body) if body else b""
             if end:
@@ -449,9 +412,8 @@ class Http1:
             keep,
             request is None or request.method != b"HEAD",
         )
-        self._status = status
-        self._log_body = len(data) - data.index(HEAD_END) - len(HEAD_END)
-        self._log_sent = len(data) - self._log_body
+        head_bytes = data.index(HEAD_END) + len(HEAD_END)
+        self._log.answered(status, head_bytes, len(data) - head_bytes)
         self.socket.write(data)
         self._keep = keep
         self._record(termination, line)
@@ -469,10 +431,9 @@ class Http1:
 
     def _forget_request(self) -> None:
         self._request = None
+        self._body = None
         self._site = None
-        self._t0 = 0.0
-        self._status = 0
-        self._log_sent = self._log_body = 0
+        self._log.reset()
 
     def _wait(self) -> None:
         """Between two requests: for the client to take the last answer, then for the next one."""
@@ -480,52 +441,12 @@ class Http1:
         self.socket.limit(timeouts.write if self.socket.backlog else timeouts.idle)
 
     def _record(self, termination: str, line: bytes = b"") -> None:
-        """Write the access log's line of this request."""
-        log = self._proxy.log
-        if log is None:
-            return
-        request = self._request
-        exchange = self._exchange
-        site = self._site
-        socket = self.socket
-        now = time.monotonic()
-        head_time = queue = connect = response = -1.0
-        retries = 0
-        backend = pool = None
-        reason = "-"
-        if request is not None:
-            head_time = self._head_at - self._t0
-        if exchange is not None:
-            reason = exchange.reason
-            retries = exchange.retries
-            queue, connect, response = exchange.times()
-            if exchange.backend is not None:
-                backend = exchange.backend.name
-        if site is not None:
-            pool = site.pool.name
-        fields = (
-            time.time(),
-            socket.host,
-            socket.port,
-            socket.local_port,
-            socket.tls,
-            line if request is None else request.line,
-            b"" if request is None else request.fields,
-            self._status,
-            self._log_sent + self._log_body,
-            self._log_body,
-            None if site is None else site.name,
-            pool,
-            backend,
-            reason,
-            head_time,
-            queue,
-            connect,
-            response,
-            now - self._t0 if self._t0 else 0.0,
-            retries,
+        self._log.write(
+            self._proxy,
+            self.socket,
+            self._request,
+            self._site,
+            self._exchange,
             termination,
-            len(self._proxy.clients),
-            self._proxy.open_backends,
+            line,
         )
-        log(fields)

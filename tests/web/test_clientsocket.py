@@ -8,7 +8,7 @@ import threading
 import time
 from unittest import mock
 
-from dlba.web import listener
+from dlba.web import clientsocket, listener
 from dlba.web.clientsocket import LINGER_BYTES
 from dlba.web.exchange import Exchange
 from dlba.web.http1 import Http1
@@ -144,6 +144,7 @@ class Ends(ProxyTest):
     @in_thread
     def test_linger_ends_after_a_deadline_too(self):
         """The same behind a 408, which comes from the deadline itself."""
+        self.patch(clientsocket, "LINGER_SECONDS", 0.3)
         self.backend()
         self.serve(timeouts={"head": 0.2})
         client = self.client()
@@ -291,7 +292,9 @@ class SpuriousEvents(ProxyTest):
         eventually(lambda: socket_._front._buffer, "a begun head")
         self.disturb()
         client.send(b"Content-Length: 4\r\n\r\nab")
-        eventually(lambda: socket_._front._body_bytes == 2, "half of the body")
+        eventually(
+            lambda: socket_._front._body and socket_._front._body.size == 2, "half of the body"
+        )
         self.disturb()
         client.send(b"cd")
         eventually(lambda: backend.connections, "a backend connection")

@@ -13,6 +13,7 @@ from unittest import mock
 
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
+from dlba.web import listener as listener_module
 from dlba.web.listener import bind
 from tests.web.harness import GET, ProxyTest, certificate, configuration, eventually, in_thread
 
@@ -89,6 +90,8 @@ class Limits(ProxyTest):
 
     @in_thread
     def test_connections_wait_at_the_limit(self):
+        # It is the end of a client that makes room, not the look now and then.
+        self.patch(listener_module, "RETRY", 600.0)
         self.backend()
         self.serve(limits={"connections": 2})
         first, second = self.client(), self.client()

@@ -191,7 +191,7 @@ class Stop(ProxyTest):
         client = self.client()
         client.send(b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nab")
         front = self.only_client()._front
-        eventually(lambda: front._body_bytes == 2, "half of the body")
+        eventually(lambda: front._body and front._body.size == 2, "half of the body")
         done = self.stop()
         client.send(b"cd")
         response = client.response()

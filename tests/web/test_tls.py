@@ -277,7 +277,7 @@ class Hostile(TLSTest):
         client = self.client(client_context())
         client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nhalf")
         front = self.only_client()._front
-        eventually(lambda: front._body_bytes == 4, "half of the body")
+        eventually(lambda: front._body and front._body.size == 4, "half of the body")
         client.sock.shutdown(socket.SHUT_WR)
         eventually(lambda: not self.proxy.clients, "its end")
         self.assertEqual(backend.connections, [])

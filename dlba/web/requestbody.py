@@ -1,0 +1,88 @@
+"""Decides where a request's body ends, and when it is too large or too slow.
+
+By length or chunked, in any pieces; what comes behind the body is the next request. A body is too
+slow when, after a time of grace, it has come with less than `RATE` bytes a second: a client that
+drips a byte before each deadline holds a connection no longer than that. Time in which nobody read
+doesn't count. Source: web.md rules 3 and 4; the contract's `timeouts.body`.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from dlba.errors import HeadError
+from dlba.web.body import ChunkedReader
+from dlba.web.head import CHUNKED
+
+__all__ = ["RequestBody"]
+
+#: Bytes a second.
+RATE: Final = 256
+
+
+class RequestBody:
+    """The body of one request.
+
+    `length`: as in `RequestHead.length`, not None. `largest`: bytes, None for no limit.
+    `trailer_bytes`, `trailers`: limits of the trailer section. `size`: bytes of the body so far,
+    decoded. `complete`: it has been read to its end; then `rest` is what came behind it.
+    """
+
+    __slots__ = (
+        "_chunked",
+        "_largest",
+        "_left",
+        "_since",
+        "_since_size",
+        "complete",
+        "rest",
+        "size",
+    )
+
+    def __init__(
+        self, length: int, largest: int | None, trailer_bytes: int, trailers: int, now: float
+    ) -> None:
+        """Raises HeadError 413 when the announced length is too large."""
+        if largest is not None and length > largest:
+            raise HeadError(413, "the request's body is too large")
+        self._largest = largest
+        self._chunked = ChunkedReader(trailer_bytes, trailers) if length == CHUNKED else None
+        self._left = length
+        self._since = now
+        self._since_size = 0
+        self.size = 0
+        self.complete = length == 0
+        self.rest = b""
+
+    def take(self, data: bytes) -> bytes:
+        """The part of the body in `data`, decoded; maybe b"".
+
+        Raises HeadError: 400 for a mistake in the chunked coding, 413 when it gets too large.
+        """
+        chunked = self._chunked
+        if chunked is None:
+            body = data if len(data) <= self._left else data[: self._left]
+            self._left -= len(body)
+            self.complete = not self._left
+            self.rest = data[len(body) :]
+        else:
+            try:
+                body = b"".join(chunked.feed(data))
+            except ValueError as error:
+                raise HeadError(400, str(error)) from None
+            self.complete = chunked.done
+            self.rest = chunked.rest
+        self.size += len(body)
+        if self._largest is not None and self.size > self._largest:
+            raise HeadError(413, "the request's body is too large")
+        return body
+
+    def read_again(self, now: float) -> None:
+        """Reading goes on after a pause that was not the client's."""
+        self._since = now
+        self._since_size = self.size
+
+    def too_slow(self, now: float, grace: float) -> bool:
+        """Whether the client sends too slowly to be waited for. `grace`: seconds."""
+        seconds = now - self._since
+        return seconds > grace and self.size - self._since_size < seconds * RATE

@@ -1,0 +1,99 @@
+"""Keeps what the access log wants to know of one request, and hands it over at its end.
+
+A plain tuple in the order of `dlba.monitor.accesslog.Record`: the proxy doesn't know the log's
+formats, and a tuple is the cheapest thing to make for every request. Nothing is made without a log.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dlba.web.choice import Site
+    from dlba.web.clientsocket import ClientSocket
+    from dlba.web.exchange import Exchange
+    from dlba.web.head import RequestHead
+    from dlba.web.proxy import Proxy
+
+__all__ = ["RequestLog"]
+
+
+class RequestLog:
+    """One request's times (seconds, monotonic; 0: not yet), status and bytes sent.
+
+    `began`: its first byte came; `head_at`: its head was complete; `status`: what the client was
+    sent, 0 for nothing; `head_bytes`, `body_bytes`: of the response.
+    """
+
+    __slots__ = ("began", "body_bytes", "head_at", "head_bytes", "status")
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Ready for the next request."""
+        self.began = 0.0
+        self.head_at = 0.0
+        self.status = 0
+        self.head_bytes = 0
+        self.body_bytes = 0
+
+    def answered(self, status: int, head_bytes: int, body_bytes: int) -> None:
+        """The head of the response was sent, with the beginning of its body."""
+        self.status = status
+        self.head_bytes = head_bytes
+        self.body_bytes = body_bytes
+
+    def write(
+        self,
+        proxy: Proxy,
+        socket: ClientSocket,
+        request: RequestHead | None,
+        site: Site | None,
+        exchange: Exchange | None,
+        termination: str,
+        line: bytes = b"",
+    ) -> None:
+        """Hand the request to the access log. `line`: its request line where there is no head."""
+        log = proxy.log
+        if log is None:
+            return
+        queue = connect = response = -1.0
+        retries = 0
+        backend = None
+        reason = "-"
+        if exchange is not None:
+            reason = exchange.reason
+            retries = exchange.retries
+            queue, connect, response = exchange.times()
+            if exchange.backend is not None:
+                backend = exchange.backend.name
+        began = self.began
+        log(
+            (
+                time.time(),
+                socket.host,
+                socket.port,
+                socket.local_port,
+                socket.tls,
+                line if request is None else request.line,
+                b"" if request is None else request.fields,
+                self.status,
+                self.head_bytes + self.body_bytes,
+                self.body_bytes,
+                None if site is None else site.name,
+                None if site is None else site.pool.name,
+                backend,
+                reason,
+                -1.0 if request is None else self.head_at - began,
+                queue,
+                connect,
+                response,
+                time.monotonic() - began if began else 0.0,
+                retries,
+                termination,
+                len(proxy.clients),
+                proxy.open_backends,
+            )
+        )
