@@ -491,6 +491,7 @@ class ProxyTest(TestCase):
         self.assertEqual(proxy._per_client, {})
         self.assertEqual(proxy.counters.internal_errors, self.expected_internal_errors)
         while any(listener._paused for listener in self.service.listeners):
+            self.assertLess(time.monotonic(), end, "a listener stays paused")
             await deferLater(reactor, 0.01)
         self.assertEqual(len(proxy.deadlines), 0)
         if self.service.running:

@@ -1,0 +1,261 @@
+"""One node: its keys on disk, its services together, its status and its access log."""
+
+import json
+import stat
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import attrs
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.trial.unittest import SynchronousTestCase
+
+from dlba.config.load import load_text
+from dlba.counters import WEB_COUNTERS
+from dlba.errors import DLBAError
+from dlba.node import Node, load_keys
+from tests.web.harness import (
+    GET,
+    Backend,
+    ProxyTest,
+    closed_port,
+    configuration,
+    eventually,
+    in_thread,
+)
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+class Keys(SynchronousTestCase):
+    """The keys that sign route tokens."""
+
+    def setUp(self) -> None:
+        self.folder = Path(self.mktemp())
+        self.folder.mkdir()
+
+    def config(self, **node):
+        return load_text(configuration([9], node=node), self.folder)
+
+    def test_made_at_first_start_and_kept(self):
+        config = self.config()
+        first = load_keys(config)
+        path = self.folder / "state" / "secrets"
+        self.assertEqual((mode(path), mode(path.parent)), (0o600, 0o700))
+        self.assertEqual(load_keys(config), first)
+        self.assertEqual(len(first), 1)
+        self.assertGreaterEqual(len(first[0].key), 32)
+        # Nobody else gets the same.
+        path.unlink()
+        self.assertNotEqual(load_keys(config), first)
+
+    def test_folder_that_was_there_is_closed_to_others(self):
+        state = self.folder / "deep" / "state"
+        state.mkdir(parents=True, mode=0o755)
+        state.chmod(0o755)
+        load_keys(self.config(state="deep/state"))
+        self.assertEqual(mode(state), 0o700)
+
+    def test_named_file_is_read_and_never_made(self):
+        config = self.config(secrets="keys")
+        with self.assertRaises(FileNotFoundError):
+            load_keys(config)
+        self.assertFalse((self.folder / "keys").exists())
+        (self.folder / "keys").write_text("# ours\nnew " + "n" * 32 + "\nold " + "o" * 40 + "\n")
+        self.assertEqual([key.id for key in load_keys(config)], ["new", "old"])
+        self.assertFalse((self.folder / "state").exists())
+
+    def test_mistakes_name_file_and_line_and_no_key(self):
+        config = self.config(secrets="keys")
+        secret = "s" * 31
+        for text, where in ((f"a {'k' * 32}\nb {secret}\n", "line 2"), ("", "expected 1 to")):
+            (self.folder / "keys").write_text(text)
+            with self.assertRaises(DLBAError) as caught:
+                load_keys(config)
+            message = str(caught.exception)
+            self.assertIn(str(self.folder / "keys"), message)
+            self.assertIn(where, message)
+            self.assertNotIn(secret, message)
+        (self.folder / "keys").write_bytes(b"a \xff" + b"k" * 32)
+        with self.assertRaises(DLBAError) as caught:
+            load_keys(config)
+        self.assertIn("ASCII", str(caught.exception))
+
+    def test_empty_file_left_by_a_crash(self):
+        """Never taken for keys: cookies signed with nothing would be anybody's."""
+        (self.folder / "state").mkdir()
+        (self.folder / "state" / "secrets").write_text("")
+        with self.assertRaises(DLBAError):
+            load_keys(self.config())
+
+
+class NodeTest(ProxyTest):
+    """A node as `dlba.tap` starts it."""
+
+    def start(self, backends: list[Backend | int], **node) -> Node:
+        self.folder = Path(self.mktemp())
+        self.folder.mkdir()
+        self._remember_descriptors()
+        self.monitor_port = closed_port()
+        node = {"monitor": {"listen": f"127.0.0.1:{self.monitor_port}"}, **node}
+        text = configuration(
+            backends, node=node, site={"schedule": "cookie"}, pool={"fail_timeout": 60}
+        )
+        self.node = self.on_reactor(Node, reactor, load_text(text, self.folder))
+        self.on_reactor(self.node.privilegedStartService)
+        self.on_reactor(self.node.startService)
+        self.service = self.node.web
+        self.proxy = self.service.proxy
+        self.port = self.service.listeners[0].port
+        return self.node
+
+    def stop(self) -> None:
+        done: list[object] = []
+
+        def begin() -> None:
+            stopped: Deferred[object] = self.node.stopService()
+            stopped.addCallback(lambda _: done.append(1))
+
+        self.on_reactor(begin)
+        eventually(lambda: done, "the stop")
+
+    def get(self, path: str) -> tuple[int, bytes]:
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.monitor_port}{path}", headers={"Connection": "close"}
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=20) as response:
+                return response.status, response.read()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read()
+
+    @in_thread
+    def test_status_says_what_happened(self):
+        alive = self.backend()
+        dead = closed_port()
+        self.start([alive, dead])
+        for _ in range(4):
+            self.assertEqual(self.ask().status, 200)
+        self.soon(lambda: self.proxy.counters.responses, 4)
+        eventually(lambda: not self.proxy.clients, "no client")
+        status, body = self.get("/status")
+        document = json.loads(body)
+        self.assertEqual(status, 200)
+        self.assertEqual(
+            (document["node"], document["role"], document["vip"]), ("a", "alone", None)
+        )
+        rows = {row["name"]: row for row in document["backends"]}
+        self.assertEqual(set(rows), {"app1", "b1"})
+        self.assertEqual((rows["app1"]["hits"], rows["app1"]["cookie_groups"]), (4, 4))
+        self.assertEqual(rows["app1"]["address"], f"127.0.0.1:{alive.port}")
+        self.assertEqual((rows["app1"]["failed"], rows["b1"]["failed"]), (False, True))
+        self.assertEqual(rows["b1"]["hits"], 0)
+        self.assertGreater(rows["app1"]["average_response"], 0)
+        counters = document["counters"]
+        self.assertLessEqual(set(WEB_COUNTERS), set(counters))
+        self.assertEqual((counters["requests"], counters["reroutes"]), (4, 1))
+        self.assertEqual(counters["open_clients"], 0)
+        self.stop()
+
+    @in_thread
+    def test_health_and_readiness(self):
+        self.start([self.backend()])
+        self.assertEqual(self.get("/healthz")[0], 200)
+        self.assertEqual(self.get("/readyz")[0], 200)
+        self.assertIn(b"app1", self.get("/")[1])
+        self.assertTrue(self.on_reactor(self.node.ready))
+        self.stop()
+        self.assertFalse(self.node.ready())
+
+    @in_thread
+    def test_access_log_in_three_formats(self):
+        for name in ("combined", "haproxy", "json"):
+            self.start([self.backend()], log={"access": "access.log", "format": name})
+            self.ask(GET.replace(b"/ ", b"/page?q ").replace(b"a\r\n", b"a\r\nReferer: r\r\n", 1))
+            self.ask(b"nonsense\r\n\r\n")
+            eventually(lambda: not self.proxy.clients, "no client")
+            self.stop()
+            lines = (self.folder / "access.log").read_text().splitlines()
+            self.assertEqual(len(lines), 2, lines)
+            self.assertIn("GET /page?q HTTP/1.1", lines[0])
+            self.assertIn("400", lines[1])
+            if name == "json":
+                record = json.loads(lines[0])
+                self.assertEqual((record["status"], record["referer"]), (200, "r"))
+                self.assertEqual(record["body_bytes"], len(record["backend"]))
+            if name == "haproxy":
+                self.assertIn(" app/", lines[0])
+
+    @in_thread
+    def test_reopened_log(self):
+        self.start([self.backend()], log={"access": "access.log"})
+        path = self.folder / "access.log"
+        self.ask()
+        eventually(lambda: not self.proxy.clients, "no client")
+        moved = path.rename(self.folder / "access.log.1")
+        self.on_reactor(self.node.reopen_logs)
+        self.ask()
+        eventually(lambda: not self.proxy.clients, "no client")
+        self.stop()
+        self.assertEqual([len(p.read_text().splitlines()) for p in (moved, path)], [1, 1])
+
+    @in_thread
+    def test_log_gets_the_requests_that_the_stop_waits_for(self):
+        """The log is closed behind the last request, not before it."""
+        backend = self.backend()
+        gate = []
+
+        def script(wire) -> None:
+            backend.take(wire)
+            eventually(lambda: gate, "the gate")
+            wire.send(b"HTTP/1.1 204 None\r\n\r\n")
+
+        backend.script = script
+        self.start([backend], log={"access": "access.log"})
+        client = self.client()
+        client.send(GET)
+        eventually(lambda: backend.requests, "the request")
+        done: list[object] = []
+        self.on_reactor(lambda: bool(self.node.stopService().addCallback(done.append)))
+        gate.append(1)
+        self.assertEqual(client.response().status, 204)
+        client.close()
+        eventually(lambda: done, "the stop")
+        self.assertIn(" 204 ", (self.folder / "access.log").read_text())
+
+    @in_thread
+    def test_unwritable_log_stops_the_start(self):
+        folder = Path(self.mktemp())
+        folder.mkdir()
+        config = load_text(
+            configuration([9], node={"log": {"access": "no/such/access.log"}}), folder
+        )
+        with self.assertRaises(OSError):
+            Node(reactor, config)
+
+    @in_thread
+    def test_taken_monitor_port_stops_the_start(self):
+        backend = self.backend()
+        folder = Path(self.mktemp())
+        folder.mkdir()
+        text = configuration([9], node={"monitor": {"listen": f"127.0.0.1:{backend.port}"}})
+        node = self.on_reactor(Node, reactor, load_text(text, folder))
+        with self.assertRaises(Exception) as caught:
+            self.on_reactor(node.privilegedStartService)
+        self.assertIn(str(backend.port), str(caught.exception))
+        self.on_reactor(node.web._close_listeners)
+        self.on_reactor(node.web.proxy.poller.detach)
+
+    def test_without_web_there_is_nothing_to_be_ready_for(self):
+        folder = Path(self.mktemp())
+        folder.mkdir()
+        config = load_text('{"node": "a", "array": {"name": "x"}}', folder)
+        node = Node(reactor, attrs.evolve(config))
+        self.assertFalse(node.ready())
+        self.assertEqual(node.status()["backends"], [])
+        node.abort()
+        node.reopen_logs()
