@@ -14,7 +14,7 @@ import re
 from typing import Final
 
 from dlba.errors import BackendError
-from dlba.web.head import CHUNKED, FIELD_LINES, cut_named
+from dlba.web.head import CHUNKED, FIELD_LINES, connection_options, cut_named
 
 __all__ = ["UNTIL_CLOSE", "ResponseHead", "parse_response"]
 
@@ -24,11 +24,14 @@ UNTIL_CLOSE: Final = -2
 _HEAD: Final = re.compile(
     rb"HTTP/1\.(\d) ([1-5]\d\d)(?: ([\t -~\x80-\xff]*+))?(" + FIELD_LINES + rb")"
 ).fullmatch
-_NEEDED: Final = re.compile(
-    rb"\r\n(?=[ctdkpuhCTDKPUH])(connection|content-length|transfer-encoding|date"
-    rb"|te|trailer|keep-alive|proxy-connection|upgrade|http2-settings):[\t ]*([^\r]*)",
+#: As `_CUT` in dlba.web.head.
+_CUT: Final = re.compile(
+    rb"\r\n(?=[ctkpuhCTKPUH])(connection|content-length|transfer-encoding"
+    rb"|te|trailer|keep-alive|proxy-connection|upgrade|http2-settings):([^\r]*+)",
     re.IGNORECASE,
-).finditer
+).split
+_DATE: Final = re.compile(rb"\r\ndate:", re.IGNORECASE).search
+_DATE_NAME: Final = frozenset({b"date"})
 _DIGITS: Final = re.compile(rb"[0-9]{1,18}").fullmatch
 _NO_BODY: Final = frozenset({204, 304})
 
@@ -64,36 +67,29 @@ def parse_response(head: bytes, to_head: bool) -> ResponseHead:
     minor, digits, reason, block = match.groups()
     status = int(digits)
     response = ResponseHead(status, reason or b"")
-    kept: list[bytes] = []
-    start = 0
     length: int | None = None
     coding: bytes | None = None
     named: bytes | None = None
-    for match in _NEEDED(block):
-        name, value = match.groups()
-        name = name.lower()
-        if name == b"date":
-            response.dated = True
-            continue
-        if match.start() != start:
-            kept.append(block[start : match.start()])
-        start = match.end()
-        if name == b"content-length":
-            value = value.rstrip(b" \t")
-            if not _DIGITS(value) or (length is not None and int(value) != length):
-                raise BackendError("head", "Content-Length isn't one number of 1 to 18 digits")
-            length = int(value)
-        elif name == b"transfer-encoding":
-            coding = value if coding is None else coding + b"," + value
-        elif name == b"connection":
-            named = value if named is None else named + b"," + value
-    if start:
-        kept.append(block[start:])
-        block = b"".join(kept)
-    if named is not None and named.lower() != b"close":
-        options = [option.strip(b" \t") for option in named.lower().split(b",")]
-        # Date belongs to the message, not to the connection (RFC 9110 6.6.1).
-        block = cut_named(block, [option for option in options if option != b"date"])
+    parts = _CUT(block)
+    if len(parts) > 1:
+        block = b"".join(parts[::3])
+        for name, value in zip(parts[1::3], parts[2::3], strict=True):
+            name = name.lower()
+            if name == b"content-length":
+                value = value.strip(b" \t")
+                if not _DIGITS(value) or (length is not None and int(value) != length):
+                    raise BackendError("head", "Content-Length isn't one number of 1 to 18 digits")
+                length = int(value)
+            elif name == b"connection":
+                named = value if named is None else named + b"," + value
+            elif name == b"transfer-encoding":
+                coding = value if coding is None else coding + b"," + value
+        if named is not None:
+            # Date belongs to the message, not to the connection (RFC 9110 6.6.1).
+            fields = connection_options(named)[1] - _DATE_NAME
+            if fields:
+                block = cut_named(block, fields)
+    response.dated = b"\r\nDate:" in block or _DATE(block) is not None
     response.fields = block
     _frame(response, length, coding, minor, to_head)
     return response
