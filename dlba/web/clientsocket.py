@@ -13,7 +13,10 @@ from __future__ import annotations
 
 import _socket
 import contextlib
+import fcntl
 import select
+import struct
+import termios
 import time
 from collections import deque
 from collections.abc import Callable
@@ -51,6 +54,7 @@ class ClientSocket:
         "_mask",
         "_parts",
         "_proxy",
+        "_queued",
         "_reading",
         "_sock",
         "_state",
@@ -93,6 +97,8 @@ class ClientSocket:
         self._parts: deque[bytes | memoryview] = deque()
         #: Bytes that the client hasn't taken yet.
         self.backlog = 0
+        #: Bytes in the kernel when a deadline passed since the backlog last moved; -1: none did.
+        self._queued = -1
         #: Nothing more is read or written: closed, or about to be.
         self.closed = False
         self._reading = True
@@ -219,6 +225,9 @@ class ClientSocket:
 
     def expire(self, now: float) -> None:
         """The deadline has passed."""
+        if self.backlog and self._state == _OPEN and self._is_taking():
+            self.limit(self._proxy.timeouts.write)
+            return
         if self._state == _OPEN and self._then is None:
             self._front.expire(now)
             return
@@ -228,6 +237,17 @@ class ClientSocket:
             self._end(self._stream.close)
         else:
             self.reset()
+
+    def _is_taking(self) -> bool:
+        """Whether the client takes bytes from the kernel, though too few to make room for more.
+
+        The poller tells of room only when a third of the kernel's buffer is free, which a slow
+        client may need minutes for. Asked twice, so a client that takes nothing is cut after up to
+        twice the time.
+        """
+        queued = struct.unpack("i", fcntl.ioctl(self._fd, termios.TIOCOUTQ, bytes(4)))[0]
+        before, self._queued = self._queued, queued
+        return before < 0 or queued < before
 
     # Reading
 
@@ -268,6 +288,7 @@ class ClientSocket:
         if taken < len(data):
             self._parts.append(memoryview(data)[taken:])
             self.backlog = len(data) - taken
+            self._queued = -1
             self._want(self._mask | (READ if self._stream.wants_read else WRITE))
 
     def _flush(self) -> None:
@@ -302,6 +323,7 @@ class ClientSocket:
         else:
             self._want(self._mask | WRITE)
         if self.backlog < before:
+            self._queued = -1
             if self._then is not None:
                 self.deadline = time.monotonic() + self._proxy.timeouts.write
             else:

@@ -152,7 +152,12 @@ def _past(expires: bytes, now: float) -> bool | None:
         return None
 
 
+_QUOTED: Final = re.compile(rb'"(?:[^"\\]|\\.)*"?')
+
+
 def _directives(value: bytes) -> list[bytes]:
+    # A quoted list of field names isn't a list of directives; private="" stays qualified.
+    value = _QUOTED.sub(b'""', value) if b'"' in value else value
     return [word.strip(b" \t").lower() for word in value.split(b",")]
 
 

@@ -57,6 +57,7 @@ class Exchange:
         "_connected_at",
         "_data",
         "_front",
+        "_interim_bytes",
         "_interims",
         "_left",
         "_proxy",
@@ -94,6 +95,7 @@ class Exchange:
         self._left = 0
         self._reader: ChunkedReader | None = None
         self._interims = 0
+        self._interim_bytes = 0
         #: When the exchange was begun, the last connect, connected, and answered; -1: not yet.
         self._begun_at = self._begun = 0.0
         self._connected_at = self._answered_at = -1.0
@@ -309,7 +311,7 @@ class Exchange:
             counters.responses_broken += 1
             self._front.broken("SD")
             return
-        if self._data and not self._buffer and not self._interims and side is not None:
+        if self._data and not self._buffer and not self._interim_bytes and side is not None:
             now = time.monotonic()
             other = self._other(side.backend, now)
             if other is not None:
@@ -336,7 +338,7 @@ class Exchange:
                 buffer = buffer[end + 4 :]
                 if response.status >= 200:
                     break
-                self._pass_interim(response)
+                self._pass_interim(response, end + len(HEAD_END))
             self._response = response
             body, ended = self._decode(response, buffer)
         except (BackendError, ValueError):
@@ -360,9 +362,15 @@ class Exchange:
         self._front.respond(response, fields, body, ended)
         self._go_on(ended)
 
-    def _pass_interim(self, response: ResponseHead) -> None:
-        self._interims += 1
-        if response.status == 101 or self._interims > INTERIM_LIMIT:
+    def _pass_interim(self, response: ResponseHead, size: int) -> None:
+        # 100s are dropped, so only their bytes count.
+        self._interims += response.status != 100
+        self._interim_bytes += size
+        if (
+            response.status == 101
+            or self._interims > INTERIM_LIMIT
+            or self._interim_bytes > HEAD_LIMIT
+        ):
             raise BackendError("head", "an interim response that nobody asked for")
         if response.status != 100:
             self._front.interim(response)

@@ -40,6 +40,7 @@ class Http1:
 
     __slots__ = (
         "_advancing",
+        "_blank",
         "_body",
         "_buffer",
         "_chunked",
@@ -51,6 +52,7 @@ class Http1:
         "_log",
         "_proxy",
         "_request",
+        "_scanned",
         "_site",
         "complete",
         "socket",
@@ -72,6 +74,9 @@ class Http1:
         self._keep = True
         self._eof = False
         self._first = True
+        #: Bytes of the buffer in which no head ends, and whether an empty line stood before them.
+        self._scanned = 0
+        self._blank = False
         self._advancing = False
         self._log = RequestLog()
 
@@ -181,13 +186,20 @@ class Http1:
         buffer = self._buffer
         if buffer[0] < 33 and buffer.startswith(b"\r\n"):
             # RFC 9112 2.2: one empty line before a request is ignored.
+            if self._blank:
+                self._refuse(400, "the request begins with empty lines", "PR")
+                return False
+            self._blank = True
+            self._scanned = 0
             buffer = self._buffer = buffer[2:]
             if not buffer:
                 return False
-        end = buffer.find(HEAD_END)
+        end = buffer.find(HEAD_END, max(self._scanned - 3, 0))
         limit = self._proxy.limits.head
         if end < 0 or end > limit:
             return self._incomplete(buffer, limit)
+        self._scanned = 0
+        self._blank = False
         now = time.monotonic()
         self._log.began = self._log.began or now
         self._log.head_at = now
@@ -216,12 +228,20 @@ class Http1:
 
     def _incomplete(self, buffer: bytes, limit: int) -> bool:
         """A head that isn't there yet, or never will be."""
-        if len(buffer) > limit:
-            line, ended, _ = buffer.partition(b"\r\n")
-            self._refuse(431, "the request's head is too large", "PR", line if ended else b"")
-        elif buffer.count(b"\n") != buffer.count(b"\r\n"):
+        # What was looked at isn't looked at again, or a dripped head would cost its square.
+        start = self._scanned
+        if start and buffer[start - 1] == 0x0D:
+            start -= 1
+        self._scanned = len(buffer)
+        if buffer.count(b"\n", start) != buffer.count(b"\r\n", start):
             # Without this, a head with bare LF would wait for a CRLF that never comes.
             self._refuse(400, "a line doesn't end in CRLF", "PR")
+        elif len(buffer) > limit:
+            line, ended, _ = buffer.partition(b"\r\n")
+            if ended:
+                self._refuse(431, "the request's head is too large", "PR", line)
+            else:
+                self._refuse(414, "the request target is too long", "PR")
         elif self._eof:
             self._refuse(400, "the request's head ended too soon", "CR")
         elif not self._log.began:

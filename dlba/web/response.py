@@ -99,15 +99,17 @@ def _frame(
     response: ResponseHead, length: int | None, coding: bytes | None, minor: bytes, to_head: bool
 ) -> None:
     """Set how the body is delimited (RFC 9112 6.3)."""
-    if coding is not None:
-        if length is not None:
-            raise BackendError("head", "Content-Length and Transfer-Encoding exclude each other")
-        if coding.strip(b" \t").lower() != b"chunked" or minor == b"0":
-            raise BackendError("head", "the only transfer coding taken is chunked, in HTTP/1.1")
+    if coding is not None and length is not None:
+        raise BackendError("head", "Content-Length and Transfer-Encoding exclude each other")
     status = response.status
     if status < 200 or status == 204:
+        # Whatever they announce: they have no body.
         response.length = 0
-    elif to_head or status in _NO_BODY:
+        return
+    if coding is not None:
+        if coding.strip(b" \t").lower() != b"chunked" or minor == b"0":
+            raise BackendError("head", "the only transfer coding taken is chunked, in HTTP/1.1")
+    if to_head or status in _NO_BODY:
         response.length = 0
         response.announced = length
     elif coding is not None:

@@ -20,6 +20,32 @@ ALL = select.EPOLLIN | select.EPOLLOUT
 class Backpressure(ProxyTest):
     """A slow client pauses its backend, and costs bounded memory."""
 
+    def large_answer(self, size):
+        body = os.urandom(size)
+
+        def script(wire: Wire) -> None:
+            wire.request()
+            with contextlib.suppress(OSError):
+                wire.send(reply(body))
+
+        self.backend(script)
+        return body
+
+    @in_thread
+    def test_a_client_that_reads_slowly_but_steadily_is_not_cut(self):
+        """The kernel tells of room only when a third of its buffer is free: that takes longer."""
+        self.large_answer(8 * MIB)
+        self.serve(timeouts={"write": 0.5})
+        client = self.client(receive_buffer=65536)
+        client.send(GET)
+        got = 0
+        until = time.monotonic() + 3
+        while time.monotonic() < until:
+            got += len(client.sock.recv(10_000))
+            time.sleep(0.02)
+        self.assertGreater(got, 200_000)
+        self.assertEqual(self.proxy.counters.requests_timed_out, 0)
+
     @in_thread
     def test_large_download_with_a_slow_client(self):
         body = os.urandom(MIB) * 24

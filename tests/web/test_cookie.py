@@ -157,6 +157,10 @@ class GivenTests(SynchronousTestCase):
             ("Cache-Control: max-age=60", PRIVATE),
             ('Cache-Control: private="set-cookie"', PRIVATE),
             ("Cache-Control: privately", PRIVATE),
+            ('Cache-Control: private="a, no-store, b", max-age=60', PRIVATE),
+            ('Cache-Control: max-age=60, x="a, private, b"', PRIVATE),
+            ('Cache-Control: x="a \\" , private', PRIVATE),
+            ('Cache-Control: x="a", private', b""),
             ("Cache-Control:", PRIVATE),
             ("X-Cache-Control: private", PRIVATE),
         ):

@@ -198,6 +198,8 @@ class Forwarding(ExchangeTest):
             (interim(100) + interim(103) + interim(102) + reply(b"x"), [103, 102, 200]),
             (interim(103) * 16 + reply(b"x"), [103] * 16 + [200]),
             (interim(103) * 17 + reply(b"x"), [103] * 16 + [502]),
+            (interim(100) * 17 + interim(103) * 16 + reply(b"x"), [103] * 16 + [200]),
+            (interim(100) * 3000 + reply(b"x"), [502]),
             (interim(101) + reply(b"x"), [502]),
         ):
             backend.says(data)

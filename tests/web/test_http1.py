@@ -596,6 +596,50 @@ class Refusals(Http1Test):
         self.assertEqual(self.proxy.counters.requests_refused, 10)
 
     @in_thread
+    def test_endless_target(self):
+        self.echo()
+        self.serve(limits={"head": 2048, "target": 1000})
+        client = self.client()
+        client.send(b"GET /" + b"x" * 3000)
+        self.assertEqual(client.response().status, 414)
+
+    @in_thread
+    def test_empty_lines_count_the_same_however_they_come(self):
+        self.echo()
+        self.serve()
+        for pieces in ([b"\r\n\r\n" + get("/")], [b"\r\n", b"\r\n", get("/")]):
+            client = self.client()
+            for piece in pieces:
+                client.send(piece)
+                time.sleep(0.05)
+            self.assertEqual(client.response().status, 400, pieces)
+        client = self.client()
+        client.send(b"\r")
+        time.sleep(0.05)
+        client.send(b"\n" + get("/"))
+        self.assertEqual(client.response().status, 200)
+
+    @in_thread
+    def test_dripped_head_is_read_once(self):
+        """Each line end is looked for where it can be new, also when CR and LF come apart."""
+        self.echo()
+        self.serve()
+        whole = get("/", *(f"X-{number}: {'y' * number}" for number in range(40)))
+        for cut in range(1, len(whole), 7):
+            client = self.client()
+            client.send(whole[:cut])
+            client.send(whole[cut : cut + 1])
+            client.send(whole[cut + 1 :])
+            self.assertEqual(client.response().status, 200, cut)
+        client = self.client()
+        client.send(b"GET / HTTP/1.1\r\nHost: a\r")
+        time.sleep(0.05)
+        client.send(b"X: y")
+        time.sleep(0.05)
+        client.send(b"\n")
+        self.assertEqual(client.response().status, 400)
+
+    @in_thread
     def test_endless_head_is_refused_before_its_end(self):
         self.echo()
         self.serve(limits={"head": 2048, "target": 1000})

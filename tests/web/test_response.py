@@ -163,6 +163,8 @@ class FramingTests(ResponseCase):
             (304, "", False, (0, None)),
             (204, length, False, (0, None)),
             (204, chunked, False, (0, None)),
+            (204, "Transfer-Encoding: identity", False, (0, None)),
+            (103, "Transfer-Encoding: gzip", False, (0, None)),
             (204, "", True, (0, None)),
             (100, length, False, (0, None)),
             (103, chunked, False, (0, None)),
@@ -248,13 +250,15 @@ def naive_verdict(data: bytes, to_head: bool):
         return None
     numbers = {int(value) for value in lengths}
     codings = [value.lower() for value in values_of(fields, b"transfer-encoding")]
-    if len(numbers) > 1 or (
-        codings and (numbers or codings != [b"chunked"] or version[7:] == b"0")
-    ):
-        return None
     status = int(digits)
+    # What 1xx and 204 say of a body they don't have doesn't matter, but may not be ambiguous.
+    bodiless = status < 200 or status == 204
+    if len(numbers) > 1 or (codings and numbers):
+        return None
+    if codings and not bodiless and (codings != [b"chunked"] or version[7:] == b"0"):
+        return None
     announced = numbers.pop() if numbers else None
-    if status < 200 or status == 204:
+    if bodiless:
         length, announced = 0, None
     elif to_head or status == 304:
         length = 0
