@@ -192,11 +192,11 @@ def _is_status(document: object) -> bool:
 
 
 def _monitor_of(path: Path) -> str:
-    from dlba.config.load import load
+    from dlba.config.load import load_monitor
     from dlba.errors import ConfigError
 
     try:
-        monitor = load(path).monitor
+        monitor = load_monitor(path)
     except ConfigError as error:
         raise CommandError(str(error), 2) from None
     if monitor is None:

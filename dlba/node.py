@@ -6,8 +6,11 @@ tokens. What the monitor shows comes from the proxy by callables, so neither kno
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
+import stat
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,7 @@ from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
+from dlba.config.keys import SecretKey, parse_keys
 from dlba.config.values import NodeConfig
 from dlba.errors import DLBAError
 from dlba.monitor.accesslog import Record, formatter
@@ -24,7 +28,6 @@ from dlba.monitor.server import MonitorService, monitor_site
 from dlba.monitor.status import BackendRow, status_document
 from dlba.web.proxy import AccessLog
 from dlba.web.service import WebService
-from dlba.web.tokens import SecretKey, parse_keys
 
 __all__ = ["Node", "load_keys"]
 
@@ -32,7 +35,7 @@ __all__ = ["Node", "load_keys"]
 class Node(MultiService):
     """One node. Raises OSError or DLBAError from its constructor when a file can't be used."""
 
-    _log = Logger(namespace="dlba")
+    _log = Logger()
 
     def __init__(self, reactor: Any, config: NodeConfig) -> None:
         super().__init__()
@@ -87,6 +90,8 @@ class Node(MultiService):
             ]
             counters = proxy.counters.snapshot()
             counters["open_clients"] = len(proxy.clients)
+        if self._access is not None:
+            counters["log_lines_lost"] = self._access.lost
         return status_document(self._config.node, self._config.array.vip, rows, counters)
 
     def reopen_logs(self) -> None:
@@ -105,6 +110,9 @@ class Node(MultiService):
         return stopped
 
     async def _stop(self) -> None:
+        # The monitor goes on while the proxy drains: /readyz says 503, /status who is left.
+        if self.web is not None:
+            await self.web.stopService()
         await super().stopService()
         if self._access is not None:
             self._access.close()
@@ -122,17 +130,26 @@ def load_keys(config: NodeConfig) -> tuple[SecretKey, ...]:
     if config.secrets is not None:
         return _read_keys(config.secrets)
     path = config.state / "secrets"
-    config.state.mkdir(mode=0o700, parents=True, exist_ok=True)
-    # Also a folder that was there before: it holds what nobody else may read.
-    config.state.chmod(0o700)
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        config.state.mkdir(mode=0o700, parents=True)
     except FileExistsError:
-        return _read_keys(path)
-    with open(descriptor, "w") as file:
-        file.write(f"{secrets.token_hex(2)} {secrets.token_hex(32)}\n")
-        file.flush()
-        os.fsync(descriptor)
+        # A folder that was there keeps its mode: it may be somebody else's, even /tmp.
+        if config.state.stat().st_mode & stat.S_IWOTH:
+            raise DLBAError(
+                f"{config.state}: expected a folder that not everybody can write to"
+            ) from None
+    if not path.exists():
+        # Whole or not at all, whatever breaks off in between, and whoever else makes it.
+        descriptor, name = tempfile.mkstemp(dir=config.state, prefix="secrets.")
+        try:
+            with open(descriptor, "w") as file:
+                file.write(f"{secrets.token_hex(2)} {secrets.token_hex(32)}\n")
+                file.flush()
+                os.fsync(descriptor)
+            with contextlib.suppress(FileExistsError):
+                os.link(name, path)
+        finally:
+            os.unlink(name)
     return _read_keys(path)
 
 

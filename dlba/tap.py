@@ -153,6 +153,7 @@ class _Main(MultiService):
             (signal.SIGINT, self._terminate),
             (signal.SIGUSR1, self._reopen),
             (signal.SIGHUP, self._reload),
+            (signal.SIGUSR2, self._dump),
         ):
             # A handler runs between any two instructions; the reactor calls us at a safe point.
             signal.signal(number, lambda *_, action=action: reactor.callFromThread(action))
@@ -180,6 +181,9 @@ class _Main(MultiService):
 
     def _reload(self) -> None:
         _log.warn("HUP: reloading isn't there yet; the configuration stays as it is")
+
+    def _dump(self) -> None:
+        _log.warn("USR2: dumping the tables isn't there yet; see the monitor's /status")
 
 
 def _warn(problem: Problem) -> None:

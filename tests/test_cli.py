@@ -308,10 +308,15 @@ class ConfigTests(MonitorCase):
         self.assertEqual(err, f"{path}: monitor: expected a listen address, got none\n")
 
     def test_bad_file(self):
-        path = self.write("node: a\nnonsense: 1\n")
+        path = self.write("node: a\nmonitor: {listen: x}\n")
         code, out, err = run("status", "-c", path)
         self.assertEqual((code, out), (2, ""))
-        self.assertIn(f"{path}:2:1: ", err)
+        self.assertIn(f"{path}:2:19: monitor.listen: expected", err)
+
+    def test_mistakes_elsewhere_do_not_matter(self):
+        monitor = self.monitor(alone())
+        path = self.write(f'nonsense: 1\nmonitor: {{listen: "{monitor}"}}\nsecrets: /none\n')
+        self.assertEqual(run("status", "-c", path), (0, cli.status_text(alone()), ""))
 
     def test_no_file(self):
         code, out, err = run("status", "-c", self.mktemp())

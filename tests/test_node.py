@@ -1,10 +1,12 @@
 """One node: its keys on disk, its services together, its status and its access log."""
 
+import errno
 import json
 import stat
 import urllib.error
 import urllib.request
 from pathlib import Path
+from unittest import mock
 
 import attrs
 from twisted.internet import reactor
@@ -12,6 +14,7 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from dlba.config.load import load_text
+from dlba.config.values import LogConfig
 from dlba.counters import WEB_COUNTERS
 from dlba.errors import DLBAError
 from dlba.node import Node, load_keys
@@ -52,15 +55,31 @@ class Keys(SynchronousTestCase):
         path.unlink()
         self.assertNotEqual(load_keys(config), first)
 
-    def test_folder_that_was_there_is_closed_to_others(self):
+    def test_folder_that_was_there_keeps_its_mode(self):
         state = self.folder / "deep" / "state"
-        state.mkdir(parents=True, mode=0o755)
-        state.chmod(0o755)
+        state.mkdir(parents=True)
+        state.chmod(0o750)
         load_keys(self.config(state="deep/state"))
-        self.assertEqual(mode(state), 0o700)
+        self.assertEqual(mode(state), 0o750)
+        self.assertEqual(mode(state / "secrets"), 0o600)
+
+    def test_folder_that_everybody_can_write_to_is_refused(self):
+        state = self.folder / "state"
+        state.mkdir()
+        state.chmod(0o1777)
+        error = self.assertRaises(DLBAError, load_keys, self.config())
+        self.assertIn("not everybody can write", str(error))
+        self.assertEqual(list(state.iterdir()), [])
+
+    def test_keys_are_whole_or_not_there(self):
+        config = self.config()
+        with mock.patch("os.fsync", side_effect=OSError(errno.ENOSPC, "No space left")):
+            self.assertRaises(OSError, load_keys, config)
+        self.assertEqual(list((self.folder / "state").iterdir()), [])
+        self.assertEqual(len(load_keys(config)), 1)
 
     def test_named_file_is_read_and_never_made(self):
-        config = self.config(secrets="keys")
+        config = attrs.evolve(self.config(), secrets=self.folder / "keys")
         with self.assertRaises(FileNotFoundError):
             load_keys(config)
         self.assertFalse((self.folder / "keys").exists())
@@ -69,7 +88,7 @@ class Keys(SynchronousTestCase):
         self.assertFalse((self.folder / "state").exists())
 
     def test_mistakes_name_file_and_line_and_no_key(self):
-        config = self.config(secrets="keys")
+        config = attrs.evolve(self.config(), secrets=self.folder / "keys")
         secret = "s" * 31
         for text, where in ((f"a {'k' * 32}\nb {secret}\n", "line 2"), ("", "expected 1 to")):
             (self.folder / "keys").write_text(text)
@@ -220,7 +239,13 @@ class NodeTest(ProxyTest):
         client.send(GET)
         eventually(lambda: backend.requests, "the request")
         done: list[object] = []
+        self.assertEqual(self.get("/readyz")[0], 200)
         self.on_reactor(lambda: bool(self.node.stopService().addCallback(done.append)))
+        # While it drains, the monitor tells so.
+        self.assertEqual(self.get("/readyz")[0], 503)
+        self.assertEqual(self.get("/healthz")[0], 200)
+        counters = json.loads(self.get("/status")[1])["counters"]
+        self.assertEqual((counters["open_clients"], counters["log_lines_lost"]), (1, 0))
         gate.append(1)
         self.assertEqual(client.response().status, 204)
         client.close()
@@ -231,9 +256,9 @@ class NodeTest(ProxyTest):
     def test_unwritable_log_stops_the_start(self):
         folder = Path(self.mktemp())
         folder.mkdir()
-        config = load_text(
-            configuration([9], node={"log": {"access": "no/such/access.log"}}), folder
-        )
+        config = load_text(configuration([9]), folder)
+        # Gone between the check of the configuration and the start.
+        config = attrs.evolve(config, log=LogConfig(access=folder / "no" / "access.log"))
         with self.assertRaises(OSError):
             Node(reactor, config)
 

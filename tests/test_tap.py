@@ -130,8 +130,17 @@ class Start(TapTest):
             text = configuration([9], node={"monitor": {"listen": f"127.0.0.1:{port}"}})
             self.fails(text, f"127.0.0.1:{port}", "in use")
 
-    def test_secrets_missing(self):
-        self.fails(configuration([9], node={"secrets": "none"}), "none")
+    def test_state_that_everybody_can_write_to(self):
+        text = configuration([9], node={"state": "open"})
+        folder = Path(self.write(text)).parent / "open"
+        folder.mkdir()
+        folder.chmod(0o1777)
+        self.fails(text, "not everybody can write")
+
+    def test_secrets_missing_is_a_mistake_of_the_configuration(self):
+        code, out, err = self.run_("-c", self.write(configuration([9], node={"secrets": "none"})))
+        self.assertEqual((code, out), (2, ""))
+        self.assertIn("secrets: expected a readable file", err)
 
 
 class Signals(TapTest):
@@ -181,7 +190,7 @@ class Signals(TapTest):
         self.backend.script = script
         return gate
 
-    def test_usr1_reopens_the_log_and_hup_changes_nothing(self):
+    def test_usr1_reopens_the_log_and_hup_and_usr2_change_nothing(self):
         process = self.node()
         log = self.folder / "access.log"
         self.ask()
@@ -190,9 +199,11 @@ class Signals(TapTest):
         eventually(log.exists, "a new log")
         process.send_signal(signal.SIGHUP)
         self.ask()
+        process.send_signal(signal.SIGUSR2)
+        self.ask()
         process.send_signal(signal.SIGTERM)
         self.assertEqual(process.wait(WAIT), 0)
-        self.assertEqual([len(p.read_text().splitlines()) for p in (moved, log)], [1, 1])
+        self.assertEqual([len(p.read_text().splitlines()) for p in (moved, log)], [1, 2])
 
     def test_term_drains_and_exits(self):
         gate = self.gated()

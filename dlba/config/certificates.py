@@ -13,6 +13,9 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from OpenSSL import SSL, crypto
 
+#: Curves of certificates that TLS clients offer (RFC 8446 4.2.3).
+CURVES = ("secp256r1", "secp384r1", "secp521r1")
+
 
 @attrs.frozen
 class Finding:
@@ -39,6 +42,10 @@ def examine(certificate: bytes, private_key: bytes, now: float) -> tuple[Finding
         return tuple(findings)
     if _public(key.public_key()) != _public(chain[0].public_key()):
         return (Finding("key", "expected the key of the certificate, got another key"),)
+    curve = getattr(key, "curve", None)
+    if curve is not None and curve.name not in CURVES:
+        what = f"expected a key on {', '.join(CURVES)}, got {curve.name}: no client offers it"
+        return (Finding("certificate", what),)
     refused = _refused(chain, key)
     if refused:
         return (Finding("certificate", f"expected a pair that TLS takes, got {refused}"),)

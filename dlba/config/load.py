@@ -1,25 +1,24 @@
 """Reads node.yaml, array.yaml and the files they name; gives the values or all problems at once.
 
-The one module of `config` that touches files, the resolver and the clock. It runs at start, at
-reload and for `-t`, never on the data path: resolving blocks.
+With `dlba.config.files` the only part of `config` that touches files, the resolver and the clock.
+It runs at start, at reload and for `-t`, never on the data path: resolving blocks.
 """
 
 import os
 import socket
-import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import attrs
 
-from dlba.config.certificates import examine
 from dlba.config.checks import check
-from dlba.config.document import LARGEST, parse
+from dlba.config.document import parse
+from dlba.config.files import file_problems, read_file, unreadable
 from dlba.config.nodes import Mapping, Node, Place, Scalar, Source, locate
-from dlba.config.problems import Problem, quoted
-from dlba.config.shapes import Reading, known, read_mapping
-from dlba.config.values import CertificateConfig, NodeConfig
+from dlba.config.problems import Problem
+from dlba.config.shapes import Reading, read_mapping
+from dlba.config.values import MonitorConfig, NodeConfig
 from dlba.errors import ConfigError
 
 Resolve = Callable[[str], str]
@@ -39,14 +38,29 @@ def load(
     certificate that has expired, a key that others can read, a node with nothing to do. `resolve`
     stands in for the system's resolver, `now` (seconds since 1970) for its clock.
     """
-    name = os.fspath(path)
-    source = Source(name, Path(name).absolute().parent)
-    try:
-        data = _read(Path(name))
-    except (OSError, ValueError) as error:
-        where = Place(source, 1, 1)
-        raise ConfigError((where.problem(_unreadable(error)),)) from None
+    source, data = _open(path)
     return _load(data, source, resolve or _Resolver(), warn, now)
+
+
+def load_monitor(path: Path | str) -> MonitorConfig | None:
+    """What the node.yaml at `path` says of the monitor, whatever else is in it; None: nothing.
+
+    For a user who asks a running node, and who may not read all the files that it serves with.
+    Raises ConfigError when the file or that part of it can't be read.
+    """
+    problems: list[Problem] = []
+    source, data = _open(path)
+    root = parse(data, source, problems)
+    if root is None:
+        raise ConfigError(tuple(problems))
+    monitor = locate(root, "monitor")
+    if monitor is root:
+        return None
+    problems.clear()
+    config = read_mapping(MonitorConfig, monitor, Reading(problems))
+    if problems:
+        raise ConfigError(tuple(problems))
+    return config
 
 
 def load_text(
@@ -61,6 +75,16 @@ def load_text(
     """As `load`, for the text of a node.yaml; `base` is where relative paths start."""
     data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
     return _load(data, Source(name, base.absolute()), resolve or _Resolver(), warn, now)
+
+
+def _open(path: Path | str) -> tuple[Source, bytes]:
+    name = os.fspath(path)
+    source = Source(name, Path(name).absolute().parent)
+    try:
+        return source, read_file(Path(name))
+    except (OSError, ValueError) as error:
+        where = Place(source, 1, 1)
+        raise ConfigError((where.problem(unreadable(error)),)) from None
 
 
 def _load(
@@ -83,7 +107,7 @@ def _load(
         array = included[0] if included else locate(root, "array")
         problems += check(config, root, array, is_local)
         at = time.time() if now is None else now
-        for fatal, problem in _certificates(config, array, at):
+        for fatal, problem in file_problems(config, root, array, at):
             (problems if fatal else warnings).append(problem)
         if isinstance(array, Mapping) and "web" not in array.entries:
             warnings.append(
@@ -102,23 +126,12 @@ def _include(node: Scalar, problems: list[Problem]) -> Node | None:
     folder = node.place.source.folder
     path = folder / node.text
     try:
-        data = _read(path)
+        data = read_file(path)
     except (OSError, ValueError) as error:
-        problems.append(node.place.problem(_unreadable(error, node.text)))
+        problems.append(node.place.problem(unreadable(error, node.text)))
         return None
     name = os.path.join(os.path.dirname(node.place.source.name), node.text)
     return parse(data, Source(name, path.parent), problems)
-
-
-def _read(path: Path) -> bytes:
-    """The file's bytes, at most one more than a document may have."""
-    with open(path, "rb") as file:
-        return file.read(LARGEST + 1)
-
-
-def _unreadable(error: OSError | ValueError, name: str = "") -> str:
-    what = error.strerror if isinstance(error, OSError) and error.strerror else "no such file"
-    return f"expected a readable file, got {quoted(name) + ': ' if name else ''}{what}"
 
 
 def _state(source: Source) -> Path:
@@ -137,6 +150,8 @@ class _Resolver:
         if name not in self.known:
             try:
                 found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
+                # IPv4 first: `localhost` is both, and few servers listen on [::1].
+                found.sort(key=lambda entry: entry[0] != socket.AF_INET)
                 self.known[name] = str(found[0][4][0])
             except (OSError, UnicodeError) as error:
                 what = error.strerror if isinstance(error, OSError) else None
@@ -159,32 +174,3 @@ def is_local(host: str) -> bool:
             return bool(probe.getsockname()[0] == host)
     except OSError:
         return False
-
-
-def _certificates(config: NodeConfig, array: Node, now: float) -> Iterator[tuple[bool, Problem]]:
-    """Whether it is an error, and the problem, of each certificate file of each listener."""
-    web = config.array.web
-    for index, listener in enumerate(web.listen if web else ()):
-        for number, pair in enumerate(listener.tls.certificates if listener.tls else ()):
-            place = ("web", "listen", index, "tls", "certificates", number)
-            yield from _pair(pair, locate(array, *place), now)
-
-
-def _pair(pair: CertificateConfig, node: Node, now: float) -> Iterator[tuple[bool, Problem]]:
-    contents = {}
-    for key, path in (("certificate", pair.certificate), ("key", pair.key)):
-        name = locate(node, key)
-        if not known(path) or not isinstance(name, Scalar):
-            continue
-        try:
-            contents[key] = _read(path)
-            mode = path.stat().st_mode
-        except (OSError, ValueError) as error:
-            yield True, name.place.problem(_unreadable(error, name.text))
-            continue
-        if key == "key" and mode & stat.S_IROTH:
-            message = "expected a key that only its owner can read, got one that everybody can"
-            yield False, name.place.problem(message)
-    if len(contents) == 2:
-        for finding in examine(contents["certificate"], contents["key"], now):
-            yield finding.fatal, locate(node, finding.key).place.problem(finding.message)

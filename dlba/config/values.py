@@ -3,7 +3,7 @@
 Pure. Every key is one attrs field here and nothing elsewhere: its metadata (`shapes.Key`) says how
 it is read and what it means. Times are float seconds, sizes int bytes, paths absolute, sequences
 tuples; the dicts are never changed after load. Instances are made with keyword arguments.
-Source: the contract's node.yaml and array.yaml, explained in `docs/configuration.md`.
+Source: the contract's node.yaml and array.yaml; `etc/` has a commented example of each.
 """
 
 from pathlib import Path
@@ -123,7 +123,7 @@ class LimitsConfig:
     )
     head: int = field(
         default=64 * KIB,
-        metadata=read_by(f.size(KIB, 1024 * KIB), "Longest head of a request or response."),
+        metadata=read_by(f.size(KIB, 1024 * KIB), "Longest head of a request."),
     )
     target: int = field(
         default=16 * KIB,

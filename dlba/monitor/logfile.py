@@ -98,6 +98,7 @@ class LogFile(Generic[Record]):
                 written = os.write(self._descriptor, data)
                 self._torn = data[written - 1] != 0x0A if written else self._torn
                 data = data[written:]
+            self._reported = False
         except OSError as error:
             self.lost += bytes(data).count(b"\n")
             self._report_once(error)

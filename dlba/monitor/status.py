@@ -1,6 +1,6 @@
 """Decides what `/status` says: the status tables as values that JSON can carry.
 
-Pure: rows and counters in, one dict out. The shape is the outside contract (`docs/operations.md`):
+Pure: rows and counters in, one dict out. The shape is the outside contract of `GET /status`:
 keys may be added, none may change its meaning. This node is an array of one so far: `role` is
 `alone`, `term` and `config_version` are 0, `table` and `swept_at` null, `nodes` and `summary`
 empty.

@@ -37,6 +37,8 @@ READ_BUDGET: Final = 256 * 1024
 #: What is discarded of a client whose answer has been sent.
 LINGER_BYTES: Final = 1024 * 1024
 LINGER_SECONDS: Final = 2.0
+#: What a new connection's first request has to come in when the node stops.
+STOP_GRACE: Final = 1.0
 #: The peer is gone in both directions, or the connection is in error.
 _GONE: Final = select.EPOLLHUP | select.EPOLLERR
 
@@ -136,7 +138,8 @@ class ClientSocket:
 
     def _open(self) -> None:
         self._state = _OPEN
-        self.deadline = time.monotonic() + self._proxy.timeouts.head
+        head = STOP_GRACE if self._proxy.stopping else self._proxy.timeouts.head
+        self.deadline = time.monotonic() + head
         self._proxy.deadlines.watch(self)
         self._front.opened()
 
@@ -346,9 +349,13 @@ class ClientSocket:
     def stop(self) -> None:
         """The node stops: end now if nothing is under way, else after the present request."""
         if self._state == _OPEN and self._then is None:
-            self._front.stop()
+            if self._reading:
+                # What has come already is served.
+                self._read()
+            if self._state == _OPEN and self._then is None:
+                self._front.stop()
         elif self._state == _HANDSHAKE:
-            self.reset()
+            self.limit(STOP_GRACE)
 
     def abort(self) -> None:
         """The poller caught an exception of ours: end this connection and tell the front."""

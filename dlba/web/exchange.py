@@ -176,7 +176,7 @@ class Exchange:
         counters = self._proxy.counters
         side = self._side
         if side is not None and not side.connected:
-            self._unreachable(now, 504)
+            self._unreachable(now, 504, "no connection in time")
         elif self._front.socket.backlog:
             counters.requests_timed_out += 1
             self.abandon()
@@ -217,7 +217,7 @@ class Exchange:
                     counters.own_connect_failures += 1
                     self._front.failed(503, "the service is overloaded", "RC")
                     return
-                backend = self._next(backend, now)
+                backend = self._next(backend, now, error.strerror or "unreachable")
                 status = 503
                 continue
             self._side = side
@@ -235,9 +235,11 @@ class Exchange:
         sentence = "no web server can be reached"
         self._front.failed(status, sentence, "sC" if status == 504 else "SC")
 
-    def _next(self, backend: Backend, now: float) -> Backend | None:
+    def _next(self, backend: Backend, now: float, reason: str) -> Backend | None:
         """Mark `backend` failed; the one to try now, or None."""
         self._proxy.counters.backend_connect_failures += 1
+        if not backend.failed:
+            self._proxy.backend_failed(backend, reason)
         self._site.pool.fail(backend, now)
         return self._other(backend, now)
 
@@ -252,11 +254,11 @@ class Exchange:
             self._proxy.counters.reroutes += 1
         return other
 
-    def _unreachable(self, now: float, status: int) -> None:
+    def _unreachable(self, now: float, status: int, reason: str) -> None:
         side = self._side
         assert side is not None
         self.abandon()
-        self._connect(self._next(side.backend, now), now, status)
+        self._connect(self._next(side.backend, now, reason), now, status)
 
     # From the backend side
 
@@ -268,6 +270,7 @@ class Exchange:
         assert backend is not None
         if backend.failed:
             self._site.pool.recover(backend)
+            self._proxy.backend_recovered(backend)
         if not self._front.complete or self._request.method not in _IDEMPOTENT:
             self._data = b""
         self.touch()
@@ -298,7 +301,7 @@ class Exchange:
         """The connection to the backend is gone; None: by an error of ours."""
         side = self._side
         if side is not None and not side.connected and error is not None:
-            self._unreachable(time.monotonic(), 503)
+            self._unreachable(time.monotonic(), 503, error.strerror or "unreachable")
         else:
             self._broke()
 
@@ -412,7 +415,7 @@ class Exchange:
     def _bad_response(self) -> None:
         """What the backend says isn't HTTP."""
         if self._data and self._side is not None and self._side.met_itself():
-            self._unreachable(time.monotonic(), 503)
+            self._unreachable(time.monotonic(), 503, "connected to itself")
             return
         counters = self._proxy.counters
         counters.backend_errors += 1

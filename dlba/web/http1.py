@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from dlba.errors import HeadError
 from dlba.web.body import chunk
+from dlba.web.clientsocket import STOP_GRACE
 from dlba.web.exchange import Exchange
 from dlba.web.forward import CONTINUE, answer, interim_head, response_head
 from dlba.web.head import HEAD_END, RequestHead, parse_request
@@ -150,8 +151,12 @@ class Http1:
     def stop(self) -> None:
         """See `ClientFront`."""
         if self._exchange is None and self.complete and not self._buffer:
-            # Nothing is under way. Harmless where an answer has ended the connection already.
-            self.socket.close()
+            if self._first and not self._eof:
+                # A new connection has been made to send a request, which may be under way.
+                self.socket.limit(STOP_GRACE)
+            else:
+                # Nothing is under way. Harmless where an answer has ended the connection already.
+                self.socket.close()
 
     # Requests
 

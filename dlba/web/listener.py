@@ -155,6 +155,13 @@ class Listener:
                 client.reset()
             raise
 
+    def take_waiting(self) -> None:
+        """The node stops: accept who is connected already, whom a close would reset."""
+        before = -1
+        while not self._paused and before != self._proxy.counters.connections_accepted:
+            before = self._proxy.counters.connections_accepted
+            self.on_event(READ)
+
     def abort(self) -> None:
         """The poller caught an exception while accepting; the port stays open."""
 

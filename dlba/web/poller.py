@@ -56,7 +56,7 @@ class _ReactorMember:
 class Poller:
     """The epoll set of the data path."""
 
-    _log = Logger(namespace="dlba.web")
+    _log = Logger()
 
     def __init__(self, failed: Callable[[], None] = lambda: None) -> None:
         """`failed` is called for each exception caught, to count it."""

@@ -11,14 +11,17 @@ from collections.abc import Callable, Iterable
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Any
 
+from twisted.logger import Logger
+
+from dlba.config.keys import SecretKey
 from dlba.config.values import WebConfig
 from dlba.counters import Counters
 from dlba.web.choice import Site, Sites
 from dlba.web.deadlines import Deadlines
 from dlba.web.head import HeadLimits
 from dlba.web.poller import Poller
-from dlba.web.pool import Pool
-from dlba.web.tokens import SecretKey, Tokens
+from dlba.web.pool import Backend, Pool
+from dlba.web.tokens import Tokens
 
 if TYPE_CHECKING:
     from dlba.web.backendside import BackendSide
@@ -32,6 +35,8 @@ AccessLog = Callable[[tuple[Any, ...]], None]
 
 class Proxy:
     """What the connections share."""
+
+    _log = Logger()
 
     __slots__ = (
         "_date",
@@ -113,6 +118,20 @@ class Proxy:
         """Every backend of every pool: the rows of the web server status table."""
         for pool in self.pools.values():
             yield from pool.backends
+
+    def backend_failed(self, backend: Backend, reason: str) -> None:
+        """Tell the operator that `backend` was marked failed: once, until it comes back."""
+        self._log.warn(
+            "backend {pool}/{name} at {address} failed: {reason}",
+            pool=backend.pool,
+            name=backend.name,
+            address=backend.endpoint,
+            reason=reason,
+        )
+
+    def backend_recovered(self, backend: Backend) -> None:
+        """Tell the operator that `backend` takes connections again."""
+        self._log.info("backend {pool}/{name} is back", pool=backend.pool, name=backend.name)
 
     def _count_internal_error(self) -> None:
         self.counters.internal_errors += 1

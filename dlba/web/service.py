@@ -15,12 +15,12 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
+from dlba.config.keys import SecretKey
 from dlba.config.values import WebConfig
 from dlba.web.clientsocket import ClientSocket
 from dlba.web.deadlines import TICK
 from dlba.web.listener import Listener
 from dlba.web.proxy import AccessLog, Proxy
-from dlba.web.tokens import SecretKey
 
 __all__ = ["WebService"]
 
@@ -31,7 +31,7 @@ RESERVED_DESCRIPTORS: Final = 128
 class WebService(Service):
     """The proxy of one node."""
 
-    _log = Logger(namespace="dlba.web")
+    _log = Logger()
 
     def __init__(
         self,
@@ -106,6 +106,8 @@ class WebService(Service):
         if proxy.stopping:
             return self._stopped or succeed(None)
         proxy.stopping = True
+        for listener in self.listeners:
+            listener.take_waiting()
         self._close_listeners()
         stopped: Deferred[None] = Deferred()
         self._stopped = stopped

@@ -5,8 +5,8 @@ name under a secret key, in base64url (22 characters). Nobody can forge one, it 
 and every node with the same keys makes the same one, so no table of sessions exists anywhere. As
 pools and keys are few, all valid tokens are computed once; checking one is a dictionary look-up.
 
-Keys are text lines `id key`, newest first: the first one signs, all of them verify. Source: web.md
-rule 9; the seed's "Cookie Injection".
+The first key signs, all of them verify (`dlba.config.keys`). Source: web.md rule 9; the seed's
+"Cookie Injection".
 """
 
 from __future__ import annotations
@@ -14,48 +14,11 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-import re
 from collections.abc import Iterable
-from typing import Final
 
-import attrs
+from dlba.config.keys import SecretKey
 
-from dlba.errors import DLBAError
-
-__all__ = ["SecretKey", "Tokens", "parse_keys"]
-
-_LINE: Final = re.compile(r"([0-9A-Za-z]{1,16})[ \t]+(\S{32,512})").fullmatch
-#: Keys in one file: rotation needs two or three; more would only slow a change of the pools.
-KEYS_LIMIT: Final = 64
-
-
-@attrs.frozen(repr=False)
-class SecretKey:
-    """One key: `id` (letters and digits, shown in tokens) and `key` (its bytes, secret)."""
-
-    id: str
-    key: bytes
-
-
-def parse_keys(text: str) -> tuple[SecretKey, ...]:
-    """The keys in a secrets file, newest first. Raises DLBAError with the line at fault."""
-    keys: list[SecretKey] = []
-    for number, line in enumerate(text.splitlines(), 1):
-        words = line.strip()
-        if not words or words.startswith("#"):
-            continue
-        match = _LINE(words)
-        if match is None:
-            raise DLBAError(
-                f"line {number}: expected an id (1 to 16 letters and digits) and a key "
-                "(32 to 512 characters without spaces)"
-            )
-        if any(key.id == match[1] for key in keys):
-            raise DLBAError(f"line {number}: the id {match[1]} stands twice")
-        keys.append(SecretKey(match[1], match[2].encode()))
-    if not 1 <= len(keys) <= KEYS_LIMIT:
-        raise DLBAError(f"expected 1 to {KEYS_LIMIT} keys, got {len(keys)}")
-    return tuple(keys)
+__all__ = ["Tokens"]
 
 
 class Tokens:

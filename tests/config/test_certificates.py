@@ -2,7 +2,7 @@
 
 import re
 
-from cryptography.hazmat.primitives.asymmetric import ed25519
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -27,6 +27,20 @@ class ExamineTests(SynchronousTestCase):
     def test_good_pairs_of_other_kinds(self):
         rsa = new_key("2048")
         self.finds(certificate_pem(rsa), key_pem(rsa))
+
+    def test_curves_that_clients_offer(self):
+        for curve, fine in (
+            (ec.SECP384R1(), True),
+            (ec.SECP521R1(), True),
+            (ec.SECP256K1(), False),
+            (ec.BrainpoolP256R1(), False),
+        ):
+            key = ec.generate_private_key(curve)
+            found = examine(certificate_pem(key), key_pem(key), NOW)
+            self.assertEqual(found == (), fine, (curve.name, found))
+            if not fine:
+                self.assertTrue(found[0].fatal)
+                self.assertIn(f"got {curve.name}: no client offers it", found[0].message)
 
     def test_chain_and_both_in_one_file(self):
         self.finds(PEM + certificate_pem(OTHER), KEY_PEM)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from dlba.addresses import Endpoint
-from dlba.config.load import _Resolver, is_local, load, load_text
+from dlba.config.load import _Resolver, is_local, load, load_monitor, load_text
 from dlba.errors import ConfigError
 from tests.config.samples import (
     ARRAY,
@@ -78,6 +78,7 @@ class LoadTests(Case):
         sub.mkdir()
         self.write(node="node: a\narray: sub/array.yaml\nlog: {access: log/access}\n")
         sub.joinpath("array.yaml").write_text(ARRAY)
+        self.folder.joinpath("log").mkdir()
         write_pair(sub, "a")
         config = load(self.folder / "node.yaml", now=NOW)
         self.assertEqual(config.log.access, self.folder / "log/access")
@@ -92,6 +93,7 @@ class LoadTests(Case):
 
     def test_a_relative_path_gives_absolute_values(self):
         self.write(node="node: a\narray: {}\nsecrets: s\n")
+        self.folder.joinpath("s").write_text("k1 " + "x" * 32)
         config = load(os.path.relpath(self.folder / "node.yaml"))
         self.assertEqual(config.secrets, self.folder / "s")
 
@@ -300,6 +302,61 @@ class CertificateTests(Case):
         self.assertEqual(len(self.warnings(now=start - 200.0)), 1)
 
 
+class NamedFileTests(Case):
+    """What would stop the start is found before it, at the key that names it."""
+
+    def problem(self, line):
+        self.write(node=inline() + line)
+        write_pair(self.folder, "a")
+        problems = self.load_problems()
+        self.assertEqual(len(problems), 1, problems)
+        return problems[0]
+
+    def test_secrets(self):
+        for text, expected in (
+            (b"", "1 to 64 keys, got 0"),
+            (b"k1 short", "line 1: expected an id"),
+            (b"k1 " + b"x" * 32 + b"\nk1 " + b"y" * 32, "line 2: the id k1 stands twice"),
+            ("k1 é".encode(), "ASCII"),
+        ):
+            (self.folder / "keys").write_bytes(text)
+            problem = self.problem("secrets: keys\n")
+            self.assertIn(": secrets: ", problem)
+            self.assertIn(expected, problem)
+        (self.folder / "keys").unlink()
+        self.assertIn("No such file", self.problem("secrets: keys\n"))
+        (self.folder / "keys").mkdir()
+        self.assertIn("Is a directory", self.problem("secrets: keys\n"))
+
+    def test_access_log(self):
+        for name, expected in (("no/log", "a file in a folder"), (".", "a file, got a folder")):
+            problem = self.problem(f"log: {{access: {name}}}\n")
+            self.assertIn(f"log.access: expected {expected}", problem)
+
+    def test_state(self):
+        (self.folder / "taken").write_text("")
+        self.assertIn("state: expected a folder", self.problem("state: taken\n"))
+
+
+class MonitorTests(Case):
+    """The monitor's address, for whoever may not read the rest."""
+
+    def test_whatever_else_is_wrong(self):
+        self.write(node='monitor: {listen: "127.0.0.1:9"}\narray: {web: 1}\nfoo: bar\n')
+        monitor = load_monitor(self.folder / "node.yaml")
+        self.assertEqual(str(monitor.listen), "127.0.0.1:9")
+
+    def test_none(self):
+        self.write(node="node: a\n")
+        self.assertIsNone(load_monitor(self.folder / "node.yaml"))
+
+    def test_wrong(self):
+        self.write(node="monitor: {listen: x}\n")
+        error = self.assertRaises(ConfigError, load_monitor, self.folder / "node.yaml")
+        self.assertIn(":1:19: monitor.listen: expected", str(error))
+        self.assertRaises(ConfigError, load_monitor, self.folder / "none.yaml")
+
+
 class ResolverTests(SynchronousTestCase):
     def test_asks_once_and_remembers_failures(self):
         asked = []
@@ -337,7 +394,8 @@ class ExampleTests(Case):
         if not names:
             self.skipTest("etc/: expected examples, got none")
         for name in names:
-            self.folder.joinpath(name).write_text(examples.joinpath(name).read_text())
+            text = examples.joinpath(name).read_text()
+            self.folder.joinpath(name).write_text(text.replace("/var/log/dlba", str(self.folder)))
         for name in names:
             text = examples.joinpath(name).read_text()
             for stem in re.findall(r"certificate: (\S+)\.pem", text):

@@ -35,12 +35,12 @@ from twisted.internet.threads import blockingCallFromThread, deferToThread
 from twisted.python.threadable import isInIOThread
 from twisted.trial.unittest import TestCase
 
+from dlba.config.keys import SecretKey
 from dlba.config.load import load_text
 from dlba.monitor.accesslog import Record
 from dlba.web.clientsocket import ClientSocket
 from dlba.web.proxy import Proxy
 from dlba.web.service import WebService
-from dlba.web.tokens import SecretKey
 
 WAIT = 20.0
 KEYS = (SecretKey("k1", b"0123456789abcdef0123456789abcdef"),)

@@ -5,11 +5,12 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from dlba.addresses import Endpoint
+from dlba.config.keys import SecretKey
 from dlba.config.values import BackendConfig, PersistenceConfig, PoolConfig, SiteConfig
 from dlba.web.choice import Site, Sites, choose, cookie_rule, normal_path
 from dlba.web.head import HeadLimits, RequestHead, parse_request
 from dlba.web.pool import Pool
-from dlba.web.tokens import SecretKey, Tokens
+from dlba.web.tokens import Tokens
 
 KEY = SecretKey("k", b"0123456789abcdef0123456789abcdef")
 LIMITS = HeadLimits(16 * 1024, 200)

@@ -7,7 +7,9 @@ import socket
 import threading
 import time
 
-from dlba.web.tokens import SecretKey
+from twisted.logger import formatEvent, globalLogPublisher
+
+from dlba.config.keys import SecretKey
 from tests.web.harness import (
     GET,
     KEYS,
@@ -342,6 +344,32 @@ class Uploads(ExchangeTest):
 
 class Trying(ExchangeTest):
     """Backends that can't be reached, or go before they answer."""
+
+    @in_thread
+    def test_the_operator_hears_of_it_once(self):
+        lines: list[str] = []
+
+        def observe(event) -> None:
+            if event.get("log_namespace", "").startswith("dlba.web"):
+                lines.append(formatEvent(event))
+
+        globalLogPublisher.addObserver(observe)
+        self.addCleanup(globalLogPublisher.removeObserver, observe)
+        port = closed_port()
+        self.serve(port, pool={"fail_timeout": 60})
+        client = self.client()
+        for _ in range(3):
+            client.send(GET)
+            self.assertEqual(client.response().status, 503)
+        self.backend(port=port)
+        for _ in range(2):
+            client.send(GET)
+            self.assertEqual(client.response().status, 200)
+        told = [line for line in lines if line.startswith("backend ")]
+        self.assertEqual(len(told), 2, told)
+        where = f"127.0.0.1:{port}"
+        self.assertRegex(told[0], rf"^backend app/\w+ at {where} failed: Connection refused")
+        self.assertRegex(told[1], r"^backend app/\w+ is back")
 
     @in_thread
     def test_refused_goes_to_the_next(self):

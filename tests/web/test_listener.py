@@ -200,7 +200,7 @@ resource.setrlimit(resource.RLIMIT_NOFILE, (160, 160))
 from twisted.internet import reactor
 from dlba.config.load import load_text
 from dlba.web.service import WebService
-from dlba.web.tokens import SecretKey
+from dlba.config.keys import SecretKey
 from pathlib import Path
 web = load_text(sys.stdin.read(), Path("/"), "<test>").array.web
 service = WebService(reactor, web, None, (SecretKey("a", b"0" * 32),), None)

@@ -215,7 +215,7 @@ from twisted.internet import reactor
 from pathlib import Path
 from dlba.config.load import load_text
 from dlba.web.service import WebService
-from dlba.web.tokens import SecretKey
+from dlba.config.keys import SecretKey
 web = load_text(sys.stdin.read(), Path("/"), "<test>").array.web
 service = WebService(reactor, web, None, (SecretKey("a", b"0" * 32),), None)
 service.privilegedStartService()

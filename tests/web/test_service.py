@@ -128,6 +128,46 @@ class Stop(ProxyTest):
         eventually(lambda: done, "the stop")
 
     @in_thread
+    def test_new_connections_get_their_answer(self):
+        """Those that wait to be accepted, and those whose request hasn't been read yet."""
+        self.backend()
+        self.serve(timeouts={"stop": 60})
+        done: list[float] = []
+        clients = []
+
+        def begin() -> None:
+            # On the reactor's thread: nothing is accepted or read before the stop.
+            for number in range(20):
+                client = self.client()
+                if number % 2:
+                    client.send(GET)
+                clients.append(client)
+            stopped: Deferred[None] = self.service.stopService()
+            stopped.addCallback(lambda _: done.append(time.monotonic()))
+
+        self.on_reactor(begin)
+        for client in clients[::2]:
+            client.send(GET)
+        for client in clients:
+            response = client.response()
+            self.assertEqual((response.status, response.get(b"Connection")), (200, b"close"))
+            client.close()
+        eventually(lambda: done, "the stop")
+
+    @in_thread
+    def test_new_connections_that_ask_for_nothing_delay_it_little(self):
+        self.backend()
+        self.serve(tls=[certificate("ecdsa", "a.example.com")], timeouts={"stop": 60})
+        silent, shaking = self.client(), self.client(port=self.tls_port)
+        eventually(lambda: len(self.proxy.clients) == 2, "both")
+        begun = time.monotonic()
+        done = self.stop()
+        for client in (silent, shaking):
+            client.end()
+        eventually(lambda: done, "the stop")
+        self.assertLess(done[0] - begun, 20)
+
+    @in_thread
     def test_running_request_is_finished_and_no_new_one_begun(self):
         gate = self.gated([reply(b"late")])
         self.serve(timeouts={"stop": 60})

@@ -1,0 +1,49 @@
+"""Reads the keys that sign route tokens.
+
+Pure. Text lines `id key`, newest first; empty lines and lines that begin with # don't count. A
+message names the line at fault, never what stands in it.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+import attrs
+
+from dlba.errors import DLBAError
+
+__all__ = ["KEYS_LIMIT", "SecretKey", "parse_keys"]
+
+_LINE: Final = re.compile(r"([0-9A-Za-z]{1,16})[ \t]+(\S{32,512})").fullmatch
+#: Keys in one file: rotation needs two or three; more would only slow a change of the pools.
+KEYS_LIMIT: Final = 64
+
+
+@attrs.frozen(repr=False)
+class SecretKey:
+    """One key: `id` (letters and digits, shown in tokens) and `key` (its bytes, secret)."""
+
+    id: str
+    key: bytes
+
+
+def parse_keys(text: str) -> tuple[SecretKey, ...]:
+    """The keys in a secrets file, newest first. Raises DLBAError with the line at fault."""
+    keys: list[SecretKey] = []
+    for number, line in enumerate(text.splitlines(), 1):
+        words = line.strip()
+        if not words or words.startswith("#"):
+            continue
+        match = _LINE(words)
+        if match is None:
+            raise DLBAError(
+                f"line {number}: expected an id (1 to 16 letters and digits) and a key "
+                "(32 to 512 characters without spaces)"
+            )
+        if any(key.id == match[1] for key in keys):
+            raise DLBAError(f"line {number}: the id {match[1]} stands twice")
+        keys.append(SecretKey(match[1], match[2].encode()))
+    if not 1 <= len(keys) <= KEYS_LIMIT:
+        raise DLBAError(f"expected 1 to {KEYS_LIMIT} keys, got {len(keys)}")
+    return tuple(keys)
