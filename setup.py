@@ -48,6 +48,7 @@ setup(
         "dlba",
         "dlba.config",
         "dlba.monitor",
+        "dlba.routing",
         "dlba.web",
         "twisted.plugins",
     ],

@@ -1,0 +1,138 @@
+"""Decides when the VIP is announced, which ARP frames are answered, and what is a conflict.
+
+The scheduler answers who-has VIP and announces the VIP: a burst at once, again a second later, then
+every ten seconds, so that a host or switch that missed the first ones learns it. Anyone else is
+silent and only notes whose MAC the VIP has. While this node is scheduler, an answer or announcement
+for the VIP from another MAC is a conflict: counted, its MAC kept in `rival` for the log and the
+election, and answered by announcing again, at most once a second, lest two nodes chase each other.
+It never changes a role: anyone can send such a frame.
+
+Timers are data: the adapter sends what `due(now)` returns and calls again at `next_at`. Late calls
+don't pile up: what was missed is sent once. Source: routing.md "ARP"; RFC 5227 section 2.4.
+"""
+
+from __future__ import annotations
+
+from math import inf
+from typing import Final
+
+from dlba.routing import arp
+
+__all__ = ["CONFLICT", "COUNTERS", "Announcer", "scheduler_mac"]
+
+#: Pairs of announcements at a takeover and once more after `SECOND`: frames get lost.
+BURST: Final = 3
+#: Seconds from the first burst to the second: Linux holds on to a fresh entry for one (locktime).
+SECOND: Final = 1.0
+#: Seconds between later announcements: below the shortest usual ageing of switches and ARP tables.
+EVERY: Final = 10.0
+#: Seconds between announcements in a conflict, at least.
+DEFEND: Final = 1.0
+
+ANSWERED: Final = "arp_answered"
+CONFLICT: Final = "arp_conflicts"
+CLAIM: Final = "arp_claims"
+OTHER: Final = "arp_other"
+MALFORMED: Final = "arp_malformed"
+
+#: Counter → what one more of it means. `Announcer.hear()` names exactly one for a frame.
+COUNTERS: Final[dict[str, str]] = {
+    ANSWERED: "questions for the VIP answered",
+    CONFLICT: "frames by which another MAC claims the VIP while this node is scheduler",
+    CLAIM: "frames that tell who has the VIP while this node isn't scheduler",
+    OTHER: "ARP frames that need nothing done",
+    MALFORMED: "ARP frames that aren't requests or replies for Ethernet and IPv4",
+}
+
+_LOCAL_BIT: Final = 0x02
+_SCHEDULER_BIT: Final = 0x04
+
+
+def scheduler_mac(nic: bytes, override: bytes | None = None, own_mac: bool = False) -> bytes:
+    """The MAC by which a node with the MAC `nic` receives for the VIP as scheduler.
+
+    `nic` with the local bit set and bit 0x04 of its first octet flipped (02:… gives 06:…);
+    `override` instead if there is one; `nic` itself in own-MAC mode. Two NICs whose MACs differ in
+    the local bit only would get the same: the configuration must give one of them an override.
+    Raises ValueError for what isn't a unicast MAC, for both options at once, and for an override
+    that equals `nic`.
+    """
+    for mac in (nic, nic if override is None else override):
+        if len(mac) != 6 or not arp.is_unicast(mac):
+            raise ValueError(f"MAC address: expected 6 bytes, unicast, got {mac.hex(':')!r}")
+    if override is not None:
+        if own_mac or override == nic:
+            raise ValueError("scheduler_mac: expected another MAC than the NIC's, or own_mac alone")
+        return override
+    if own_mac:
+        return nic
+    return bytes(((nic[0] | _LOCAL_BIT) ^ _SCHEDULER_BIT,)) + nic[1:]
+
+
+class Announcer:
+    """One node's part in ARP for the VIP. `vip`: 4 bytes; `mac`: its scheduler MAC, 6 bytes."""
+
+    def __init__(self, vip: bytes, mac: bytes) -> None:
+        if len(vip) != 4 or len(mac) != 6:
+            raise ValueError(f"announcer: expected 4 and 6 bytes, got {len(vip)} and {len(mac)}")
+        self._vip = vip
+        self._mac = mac
+        self._pair = arp.announcements(vip, mac)
+        self._bursts = 0  # still to come
+        self._sent = -inf
+        #: Seconds, monotonic: when `due()` has something to send; inf while not scheduler.
+        self.next_at = inf
+        #: The MAC that has the VIP by the last ARP frame that said so: who is scheduler.
+        self.holder: bytes | None = None
+        #: The last MAC in conflict with ours since `start()`.
+        self.rival: bytes | None = None
+
+    @property
+    def active(self) -> bool:
+        """Whether this node answers for the VIP."""
+        return self.next_at != inf
+
+    def start(self, now: float) -> None:
+        """This node is scheduler: announce from now on. Once more: announce all over again."""
+        self._bursts = 2
+        self.next_at = now
+        self.holder = self._mac
+        self.rival = None
+
+    def stop(self) -> None:
+        """This node isn't scheduler (any more): be silent."""
+        self.next_at = inf
+        self.rival = None
+
+    def due(self, now: float) -> tuple[bytes, ...]:
+        """The frames to send now, in order; empty before `next_at`."""
+        if now < self.next_at:
+            return ()
+        self._sent = now
+        if not self._bursts:
+            self.next_at = now + EVERY
+            return self._pair
+        self._bursts -= 1
+        self.next_at = now + (SECOND if self._bursts else EVERY)
+        return self._pair * BURST
+
+    def hear(self, frame: bytes | bytearray | memoryview, now: float) -> tuple[str, bytes | None]:
+        """Take in a received ARP frame: its counter, and the answer to send if it needs one.
+
+        After `CONFLICT`, `next_at` may have come nearer, and `rival` is the other MAC.
+        """
+        packet = arp.parse(frame)
+        if packet is None:
+            return MALFORMED, None
+        mac = arp.claimant(packet, self._vip)
+        if not self.active:
+            if mac is None or not arp.is_unicast(mac):
+                return OTHER, None
+            self.holder = mac
+            return CLAIM, None
+        if mac is not None and mac != self._mac:
+            self.rival = mac
+            self.next_at = min(self.next_at, max(now, self._sent + DEFEND))
+            return CONFLICT, None
+        reply = arp.answer(packet, self._vip, self._mac)
+        return (OTHER, None) if reply is None else (ANSWERED, reply)
