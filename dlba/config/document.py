@@ -169,14 +169,14 @@ class _Composer:
         if isinstance(node, Sequence):
             items = enumerate(node.items)
             return Sequence(place, tuple(self._moved(n, (*path, i), depth + 1) for i, n in items))
-        entries = {
-            key: Entry(
-                attrs.evolve(entry.key, place=attrs.evolve(entry.key.place, path=(*path, key))),
-                self._moved(entry.value, (*path, key), depth + 1),
-            )
-            for key, entry in node.entries.items()
-        }
-        return Mapping(place, entries)
+
+        def moved(entry: Entry) -> Entry:
+            below = (*path, entry.key.text)
+            key = attrs.evolve(entry.key, place=attrs.evolve(entry.key.place, path=below))
+            return Entry(key, self._moved(entry.value, below, depth + 1))
+
+        entries = {key: moved(entry) for key, entry in node.entries.items()}
+        return Mapping(place, entries, tuple(moved(entry) for entry in node.repeats))
 
     def _scalar(self, event: Any, place: Place) -> Scalar:
         if _SURROGATE.search(event.value):
@@ -191,6 +191,7 @@ class _Composer:
 
     def _mapping(self, place: Place, depth: int) -> Mapping:
         entries: dict[str, Entry] = {}
+        repeats: list[Entry] = []
         while not isinstance(event := self._next(), MappingEndEvent):
             key = self._node(event, place.path, depth + 1)
             if not isinstance(key, Scalar):
@@ -205,6 +206,7 @@ class _Composer:
                 first = entries[key.text].key.place.line
                 message = f"expected each key once, got it again after line {first}"
                 self._problems.append(key.place.problem(message))
+                repeats.append(Entry(key, value))
             else:
                 entries[key.text] = Entry(key, value)
-        return Mapping(place, entries)
+        return Mapping(place, entries, tuple(repeats))

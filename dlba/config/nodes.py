@@ -63,10 +63,11 @@ class Entry:
 
 @attrs.frozen
 class Mapping:
-    """Keys in the order of the file, each once."""
+    """Keys in the order of the file, each once; `repeats`: those that come again, an error each."""
 
     place: Place
     entries: dict[str, Entry]
+    repeats: tuple[Entry, ...] = ()
 
 
 Node: TypeAlias = Scalar | Sequence | Mapping

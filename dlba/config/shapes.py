@@ -144,11 +144,13 @@ def read_mapping(cls: type[T], node: Node, reading: Reading, name: str | None = 
         return reading.wrong(node, "a mapping")
     values: dict[str, Any] = {}
     names: list[str] = []
+    readers: dict[str, Reader[Any]] = {}
     for field_name, field, about in keys(cls):
         if about.entry:
             values[field_name] = name
             continue
         names.append(field_name)
+        readers[field_name] = about.reader
         if field_name in node.entries:
             values[field_name] = about.reader.read(node.entries[field_name].value, reading)
         elif about.absent is not None:
@@ -160,6 +162,10 @@ def read_mapping(cls: type[T], node: Node, reading: Reading, name: str | None = 
             near = suggestion(text, names)
             expected = "a known key" if near else f"one of the keys {', '.join(names)}"
             reading.report(entry.key, expected, hint=near)
+    for entry in node.repeats:
+        # Its value doesn't count, but its mistakes are told in this run too.
+        if entry.key.text in readers:
+            readers[entry.key.text].read(entry.value, reading)
     return cls(**values)
 
 
@@ -210,6 +216,8 @@ def named(cls: type[T], name: Reader[str], at_least: int = 0) -> Reader[dict[str
         for text, entry in node.entries.items():
             name.read(entry.key, reading)
             values[text] = read_mapping(cls, entry.value, reading, text)
+        for entry in node.repeats:
+            read_mapping(cls, entry.value, reading, entry.key.text)
         return values
 
     return Reader(f"a mapping of {name.expected} to a mapping", read)

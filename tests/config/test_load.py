@@ -218,6 +218,24 @@ class EverythingWrongTests(Case):
             ],
         )
 
+    def test_a_repeated_key_and_what_is_wrong_in_it(self):
+        self.write(
+            node="node: a\narray: {}\nlog: {format: json}\nlog: {format: jsn, acess: x}\n"
+            "monitor: {listen: x}\nmonitor: {listen: y}\n"
+        )
+        found = [line.partition(": expected ")[0] for line in self.load_problems()]
+        self.assertEqual(
+            found,
+            [
+                "node.yaml:4:1: log",
+                "node.yaml:4:15: log.format",
+                "node.yaml:4:20: log.acess",
+                "node.yaml:5:19: monitor.listen",
+                "node.yaml:6:1: monitor",
+                "node.yaml:6:19: monitor.listen",
+            ],
+        )
+
     def test_the_same_through_an_alias_is_told_for_each_use(self):
         text = "node: a\narray:\n  name: &x a/b\n  vip: *x\n"
         self.assertEqual(
