@@ -23,7 +23,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from dlba.web.poller import READ, WRITE
-from dlba.web.tls import PlainHTTPError, TLSStream
+from dlba.web.stream import PlainHTTPError
 
 if TYPE_CHECKING:
     from dlba.web.front import ClientFront
@@ -89,7 +89,7 @@ class ClientSocket:
         self._fd = sock.fileno()
         self.host, self.port = peer
         self.local_port = local_port
-        self.tls = isinstance(stream, TLSStream)
+        self.tls = stream.tls
         #: The fields X-Forwarded-For and -Proto of this client, for `forward.request_head`.
         self.forwarded = (
             f"\r\nX-Forwarded-For: {self.host}"
@@ -209,7 +209,7 @@ class ClientSocket:
             return
         if done:
             counters.handshakes += 1
-            if isinstance(stream, TLSStream) and stream.resumed:
+            if stream.resumed:
                 counters.handshakes_resumed += 1
             self._want(READ)
             self._open()
@@ -406,7 +406,7 @@ class ClientSocket:
     def _lose(self) -> None:
         if self._state != _CLOSED:
             opened = self._state == _OPEN and self._then is None
-            if isinstance(self._stream, TLSStream) and self._stream.flooded:
+            if self._stream.flooded:
                 self._proxy.counters.tls_floods_cut += 1
             self._end(self._stream.reset)
             if opened:

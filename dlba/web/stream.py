@@ -15,11 +15,15 @@ import socket
 import struct
 from typing import Final, Protocol
 
-__all__ = ["READ_SIZE", "PlainStream", "Stream", "discard", "reset"]
+__all__ = ["READ_SIZE", "PlainHTTPError", "PlainStream", "Stream", "discard", "reset"]
 
 #: Bytes of one read of plain TCP.
 READ_SIZE: Final = 64 * 1024
 _LINGER_0: Final = struct.pack("ii", 1, 0)
+
+
+class PlainHTTPError(ConnectionAbortedError):
+    """The client speaks HTTP without TLS where TLS is spoken."""
 
 
 class Stream(Protocol):
@@ -29,6 +33,14 @@ class Stream(Protocol):
     read_size: int
     wants_write: bool
     wants_read: bool
+    #: Whether it is TLS.
+    tls: bool
+    #: It was closed for messages that never carry data.
+    flooded: bool
+
+    @property
+    def resumed(self) -> bool:
+        """Whether the handshake took up an earlier session."""
 
     def handshake(self) -> bool:
         """Go on with the handshake; True when it is done (at once for plain TCP)."""
@@ -74,6 +86,9 @@ class PlainStream:
     read_size = READ_SIZE
     wants_write = False
     wants_read = False
+    tls = False
+    resumed = False
+    flooded = False
 
     def __init__(self, sock: _socket.socket) -> None:
         self._sock = sock

@@ -30,9 +30,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from OpenSSL import SSL
 
 from dlba.config.values import TLSConfig
-from dlba.web.stream import discard, reset
+from dlba.web.stream import PlainHTTPError, discard, reset
 
-__all__ = ["DATALESS_LIMIT", "Certificates", "PlainHTTPError", "TLSStream"]
+__all__ = ["DATALESS_LIMIT", "Certificates", "TLSStream"]
 
 #: Reads in a row without data (key updates, empty records) that a client may cause.
 DATALESS_LIMIT: Final = 1000
@@ -55,10 +55,6 @@ def _clear_auto_retry(connection: SSL.Connection) -> None:
     library.SSL_clear_mode(connection._ssl, library.SSL_MODE_AUTO_RETRY)
 
 
-class PlainHTTPError(ConnectionAbortedError):
-    """The client speaks HTTP without TLS."""
-
-
 class TLSStream:
     """One TLS connection, server side. See `dlba.web.stream.Stream`."""
 
@@ -75,6 +71,7 @@ class TLSStream:
     )
 
     read_size = RECORD
+    tls = True
 
     def __init__(self, sock: _socket.socket, context: SSL.Context) -> None:
         self._sock = sock
