@@ -277,11 +277,12 @@ _ANSWERS: dict[bytes, Callable[[BackendRequest, bytes], None]] = {
 class BackendChannel(http.HTTPChannel):
     """One client connection: keeps header lines as they came and closes as asked."""
 
+    # Twisted declares these as its own classes; ours stand in for them.
     requestFactory = BackendRequest  # type: ignore[assignment]
     site: BackendSite
     transport: Any
     MAX_LENGTH = MAX_HEAD
-    totalHeadersSize = MAX_HEAD  # noqa: N815
+    totalHeadersSize = MAX_HEAD  # noqa: N815 - Twisted's name
 
     def connectionMade(self) -> None:
         super().connectionMade()
@@ -291,7 +292,7 @@ class BackendChannel(http.HTTPChannel):
         super().connectionLost(reason)
         self.site.channel_lost(self)
 
-    def lineLengthExceeded(self, line: bytes) -> None:  # noqa: N802
+    def lineLengthExceeded(self, line: bytes) -> None:  # noqa: N802 - Twisted's name
         self._respondToBadRequestAndDisconnect()
 
     def headerReceived(self, line: bytes) -> bool:
@@ -304,7 +305,7 @@ class BackendChannel(http.HTTPChannel):
         self.requests[-1].received.append((name, value))
         return super().headerReceived(line)
 
-    def checkPersistence(self, request: BackendRequest, version: bytes) -> bool:  # noqa: N802
+    def checkPersistence(self, request: BackendRequest, version: bytes) -> bool:  # noqa: N802 - as above
         """Return whether the connection stays open: also for several tokens, and in HTTP/1.0."""
         lines = request.requestHeaders.getRawHeaders(b"Connection", [])
         tokens = {token.strip().lower() for line in lines for token in line.split(b",")}
@@ -315,7 +316,7 @@ class BackendChannel(http.HTTPChannel):
             request.setHeader(b"Connection", b"keep-alive")
         return keep
 
-    def _respondToBadRequestAndDisconnect(self) -> None:  # noqa: N802
+    def _respondToBadRequestAndDisconnect(self) -> None:  # noqa: N802 - Twisted's name
         # twisted.web calls this for whatever it can't parse; its own answer has no headers.
         self.transport.write(
             b"HTTP/1.1 400 Bad Request\r\nX-Backend: " + self.site.name + b"\r\n"
@@ -327,7 +328,7 @@ class BackendChannel(http.HTTPChannel):
 class BackendSite(Site):
     """Builds the channels of one demo backend and knows those that are open; writes no log."""
 
-    protocol = BackendChannel  # type: ignore[assignment]
+    protocol = BackendChannel  # type: ignore[assignment]  # as with requestFactory
     noisy = False
 
     def __init__(self, name: str, reactor: Any) -> None:

@@ -262,7 +262,7 @@ def _run_backend(args: argparse.Namespace) -> int:
     from twisted.internet.error import CannotListenError
 
     # A backend that runs alone is its own process: nobody else runs a reactor in it.
-    from twisted.internet.task import react  # noqa: TID251
+    from twisted.internet.task import react  # noqa: TID251 - as said
 
     from dlba.backend import check_name, listen
 

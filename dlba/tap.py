@@ -166,14 +166,11 @@ class _Main(MultiService):
             print(self._demo.banner(), file=sys.__stdout__, flush=True)
 
     def _terminate(self) -> None:
-        if reactor.running and not self._stopping():
+        if reactor.running and self.running:
             reactor.stop()
         elif self._node is not None:
             _log.warn("asked to stop a second time: cutting off who is left")
             self._node.abort()
-
-    def _stopping(self) -> bool:
-        return not self.running
 
     def _reopen(self) -> None:
         if self._node is not None:

@@ -14,6 +14,7 @@ from dlba.addresses import (
     host_name,
     ip_literal,
     is_any,
+    parse_endpoint,
     port_number,
     split_endpoint,
 )
@@ -206,8 +207,10 @@ def local_endpoint() -> Reader[Endpoint]:
     """`IP:port` of ours to listen on; port 0 is one that the system chooses."""
 
     def parse(written: str) -> Endpoint | None:
-        parts = split_endpoint(written)
-        return Endpoint(*parts) if parts and ip_literal(parts[0]) else None
+        try:
+            return parse_endpoint(written)
+        except ValueError:
+            return None
 
     return _scalar("IP:port or [IPv6]:port", parse)
 

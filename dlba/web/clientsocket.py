@@ -106,7 +106,7 @@ class ClientSocket:
         self._reading = True
         self._again = False
         self._write_failed = False
-        #: What to do when the backlog is gone: nothing (None), `_finish_close` or `_finish_linger`.
+        #: How to end when the backlog is gone: None (not at all), "close" or "linger".
         self._then: str | None = None
         self._discarded = 0
         self.deadline = 0.0

@@ -162,10 +162,9 @@ class Exchange:
         """Something moved: set the deadline of whoever is waited for now."""
         timeouts = self._proxy.timeouts
         socket = self._front.socket
-        side = self._side
         if socket.backlog:
             seconds = timeouts.write
-        elif not self._front.complete and side is not None and not side.backlog:
+        elif self._waits_for_body():
             seconds = timeouts.body
         else:
             seconds = timeouts.response
@@ -181,7 +180,7 @@ class Exchange:
             counters.requests_timed_out += 1
             self.abandon()
             self._front.broken("cD")
-        elif not self._front.complete and side is not None and not side.backlog:
+        elif self._waits_for_body():
             self._front.body_timed_out()
         else:
             counters.backend_timeouts += 1
@@ -191,6 +190,11 @@ class Exchange:
                 self._front.broken("sD")
             else:
                 self._front.failed(504, "the web server took too long to answer", "sH")
+
+    def _waits_for_body(self) -> bool:
+        """Whether it is the client's turn: the backend has taken what there is of the request."""
+        side = self._side
+        return not self._front.complete and side is not None and not side.backlog
 
     def times(self) -> tuple[float, float, float]:
         """Seconds for the queue, the connect and the response's head; -1: not reached."""
