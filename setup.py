@@ -47,6 +47,8 @@ setup(
     packages=[
         "dlba",
         "dlba.config",
+        "dlba.doctor",
+        "dlba.lab",
         "dlba.monitor",
         "dlba.routing",
         "dlba.web",
@@ -59,6 +61,7 @@ setup(
         "PyYAML>=6.0",
         "attrs>=23.2",
         "pyopenssl>=26.2",
+        "pyroute2>=0.9",
         "scapy>=2.6",
         "service-identity>=24.1",
         # 26.10 mends HTTP/2 rapid reset and header smuggling, among others.

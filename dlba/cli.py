@@ -21,6 +21,7 @@ from typing import Any
 
 from dlba import __version__
 from dlba.addresses import Endpoint, ip_literal, port_number, split_endpoint
+from dlba.errors import CommandError
 
 MONITOR = "127.0.0.1:9080"  # where a node's monitor listens unless told otherwise
 TIMEOUT = 5.0  # seconds; a monitor on the same machine answers in milliseconds
@@ -67,14 +68,6 @@ SUMMARY_COLUMNS = (
     ("hits", "hits"),
     ("open_connections", "open"),
 )
-
-
-class CommandError(Exception):
-    """Ends a subcommand: its text goes to standard error, `code` becomes the exit code."""
-
-    def __init__(self, text: str, code: int) -> None:
-        super().__init__(text)
-        self.code = code
 
 
 # Status: text from the monitor's document

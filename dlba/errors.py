@@ -1,9 +1,10 @@
 """Decides nothing: the few errors that DLBA raises, split by whose fault they are.
 
 Ours: `ConfigError` (see `dlba.config.problems`). The client's: `HeadError`. A backend's:
-`BackendError`. A peer's: `PeerError`. None of them ever leaves a reactor callback: an adapter
-catches it and turns it into an answer, a counter or a closed connection. Messages read
-`where: what: expected, got` and never carry a secret, a cookie value or a body.
+`BackendError`. A peer's: `PeerError`. A command's end: `CommandError`. None of them ever leaves a
+reactor callback: an adapter catches it and turns it into an answer, a counter or a closed
+connection. Messages read `where: what: expected, got` and never carry a secret, a cookie value or
+a body.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from dlba.config.problems import Problem
 
-__all__ = ["BackendError", "ConfigError", "DLBAError", "HeadError", "PeerError"]
+__all__ = ["BackendError", "CommandError", "ConfigError", "DLBAError", "HeadError", "PeerError"]
 
 
 class DLBAError(Exception):
@@ -56,3 +57,11 @@ class PeerError(DLBAError):
         super().__init__(f"{node}: {reason}")
         self.node = node
         self.reason = reason
+
+
+class CommandError(DLBAError):
+    """Ends a `dlba` command: its text goes to standard error, `code` becomes the exit code."""
+
+    def __init__(self, text: str, code: int) -> None:
+        super().__init__(text)
+        self.code = code

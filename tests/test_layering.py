@@ -39,9 +39,22 @@ MAY_IMPORT: dict[str, tuple[tuple[str, ...], str]] = {
     "dlba.monitor": (LEAVES, "it gets values and callables from dlba.node"),
     "dlba.backend": (LEAVES, "the demo's web servers also run alone"),
     "dlba.demo": ((*LEAVES, "dlba.backend"), "dlba.tap runs it; it knows no part of a node"),
-    "dlba.cli": ((*LEAVES, "dlba.backend"), "the command asks a node, it doesn't contain one"),
+    "dlba.control": (LEAVES, "a socket for commands; what they do comes as callables"),
+    "dlba.where": ((*LEAVES, "dlba.control"), "the command asks a node, it doesn't contain one"),
+    "dlba.doctor": (
+        (*LEAVES, "dlba.routing"),
+        "it looks at this machine as a scheduler would; it runs nothing of a node",
+    ),
+    "dlba.lab": (
+        (*LEAVES, "dlba.demo"),
+        "it starts nodes as processes and asks them as anybody would",
+    ),
+    "dlba.cli": (
+        (*LEAVES, "dlba.backend", "dlba.doctor", "dlba.lab", "dlba.where"),
+        "the command asks a node, it doesn't contain one",
+    ),
     "dlba.node": (
-        (*LEAVES, "dlba.web", "dlba.routing", "dlba.election", "dlba.monitor"),
+        (*LEAVES, "dlba.control", "dlba.web", "dlba.routing", "dlba.election", "dlba.monitor"),
         "it joins the parts; who starts it is not its business",
     ),
     "dlba.tap": (
@@ -64,7 +77,11 @@ PURE = (
     "dlba.config.shapes",
     "dlba.config.values",
     "dlba.counters",
+    "dlba.doctor",
+    "dlba.doctor.findings",
     "dlba.errors",
+    "dlba.lab",
+    "dlba.lab.plan",
     "dlba.monitor",
     "dlba.monitor.accesslog",
     "dlba.monitor.page",
@@ -72,12 +89,15 @@ PURE = (
     "dlba.routing",
     "dlba.routing.announce",
     "dlba.routing.arp",
+    "dlba.routing.bpf",
     "dlba.routing.echo",
     "dlba.routing.fragments",
     "dlba.routing.frame",
     "dlba.routing.hashtable",
     "dlba.routing.kinds",
+    "dlba.routing.path",
     "dlba.routing.placement",
+    "dlba.routing.reach",
     "dlba.routing.scheduler",
     "dlba.web",
     "dlba.web.body",
@@ -101,10 +121,23 @@ ADAPTERS = (
     "dlba.config.certificates",
     "dlba.config.files",
     "dlba.config.load",
+    "dlba.control",
     "dlba.demo",
+    "dlba.doctor.command",
+    "dlba.doctor.look",
+    "dlba.lab.command",
+    "dlba.lab.network",
+    "dlba.lab.programs",
     "dlba.monitor.logfile",
     "dlba.monitor.server",
     "dlba.node",
+    "dlba.routing.check",
+    "dlba.routing.guard",
+    "dlba.routing.linkport",
+    "dlba.routing.pcapport",
+    "dlba.routing.service",
+    "dlba.routing.settings",
+    "dlba.routing.tun",
     "dlba.tap",
     "dlba.web.backendside",
     "dlba.web.clientsocket",
@@ -117,6 +150,7 @@ ADAPTERS = (
     "dlba.web.service",
     "dlba.web.stream",
     "dlba.web.tls",
+    "dlba.where",
 )
 
 #: What pure modules don't import, and what they do instead.
@@ -126,6 +160,7 @@ IMPURE: dict[str, str] = {
     "logging": "return what happened; the adapter logs",
     "multiprocessing": "processes are an adapter's",
     "os": "files and environment are an adapter's",
+    "pyroute2": "I/O is an adapter's",
     "random": "take the choice as a parameter",
     "scapy": "frames are bytes here",
     "secrets": "take the random bytes as a parameter",
@@ -161,7 +196,11 @@ IMPURE_CALLS = {
 ONLY_IN: dict[str, tuple[tuple[str, ...], str]] = {
     "twisted.internet.reactor": (("dlba.tap",), "take the reactor as a parameter"),
     "twisted.internet.task.react": (("dlba.cli",), "it starts the global reactor"),
-    "scapy": ((), "only the packet adapter of dlba.routing may, and there is none yet"),
+    "scapy": (("dlba.routing.pcapport",), "only the packet adapter of libpcap may"),
+    "pyroute2": (
+        ("dlba.doctor.look", "dlba.lab.network", "dlba.routing.settings"),
+        "addresses and links are set in few places, so that they are put back",
+    ),
     "twisted.web.proxy": ((), "it speaks HTTP/1.0; the data path is dlba.web"),
 }
 
@@ -338,8 +377,9 @@ class TreeTests(SynchronousTestCase):
         loose = [name for part in settings["overrides"] for name in part["module"]]
         self.assertEqual([n for n in PURE if any(fnmatchcase(n, p) for p in loose)], [])
 
-    def test_a_node_starts_without_scapy(self) -> None:
-        self.assertNotIn("scapy", loaded_by("import dlba.tap, dlba.cli, dlba.demo"))
+    def test_a_node_starts_without_scapy_and_pyroute2(self) -> None:
+        loaded = loaded_by("import dlba.tap, dlba.cli, dlba.demo")
+        self.assertEqual(loaded & {"scapy", "pyroute2"}, set())
 
     def test_pure_modules_load_no_adapter_library(self) -> None:
         here = [module.name for module in modules() if module.name in PURE]

@@ -1,0 +1,1 @@
+"""Tells what on this machine breaks direct return, and how to mend it."""

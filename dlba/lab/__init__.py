@@ -1,0 +1,1 @@
+"""An array in network namespaces on one machine, to try and to test."""
