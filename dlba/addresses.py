@@ -1,7 +1,7 @@
-"""Addresses as text and as values: IP literals, host names, `host:port`.
+"""Addresses as text and as values: IP literals, host names, `host:port`, MAC addresses.
 
 Pure leaf: no look-ups and no sockets. An IP literal has one spelling here, that of `ipaddress`, so
-that equal addresses compare equal as text.
+that equal addresses compare equal as text. A MAC address is 6 bytes.
 """
 
 import ipaddress
@@ -14,6 +14,9 @@ _NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*", re.ASCII)
 # What inet_aton would take for an address in disguise (127.1, 0x7f000001): never a name.
 _NUMERIC_LABEL = re.compile(r"\d+|0x[0-9a-f]*", re.ASCII)
 _PORT = re.compile(r"[0-9]{1,5}", re.ASCII)
+_MAC = re.compile(r"[0-9a-fA-F]{2}(?:([:-])[0-9a-fA-F]{2})(?:\1[0-9a-fA-F]{2}){4}", re.ASCII)
+_LOCAL_BIT = 0x02
+_SCHEDULER_BIT = 0x04
 _NAME_LENGTH = 253  # characters, RFC 1035 section 2.3.4 without the final dot
 
 
@@ -95,3 +98,34 @@ def is_loopback(host: str) -> bool:
 def same_family(one: str, other: str) -> bool:
     """Whether two IP literals are both IPv4 or both IPv6."""
     return (":" in one) == (":" in other)
+
+
+def mac_address(text: str) -> bytes | None:
+    """The MAC address that `text` writes as `02:00:00:00:00:0a` or `02-00-…`, else None."""
+    return bytes.fromhex(text.replace("-", "").replace(":", "")) if _MAC.fullmatch(text) else None
+
+
+def is_unicast(mac: bytes) -> bool:
+    """Whether `mac` can belong to one station: not zero, not broadcast or multicast."""
+    return not mac[0] & 1 and any(mac)
+
+
+def scheduler_mac(nic: bytes, override: bytes | None = None, own_mac: bool = False) -> bytes:
+    """The MAC by which a node with the MAC `nic` receives for the VIP as scheduler.
+
+    `nic` with the local bit set and bit 0x04 of its first octet flipped (02:… gives 06:…);
+    `override` instead if there is one; `nic` itself in own-MAC mode. Two NICs whose MACs differ in
+    the local bit only would get the same: the configuration must give one of them an override.
+    Raises ValueError for what isn't a unicast MAC, for both options at once, and for an override
+    that equals `nic`.
+    """
+    for mac in (nic, nic if override is None else override):
+        if len(mac) != 6 or not is_unicast(mac):
+            raise ValueError(f"MAC address: expected 6 bytes, unicast, got {mac.hex(':')!r}")
+    if override is not None:
+        if own_mac or override == nic:
+            raise ValueError("scheduler_mac: expected another MAC than the NIC's, or own_mac alone")
+        return override
+    if own_mac:
+        return nic
+    return bytes(((nic[0] | _LOCAL_BIT) ^ _SCHEDULER_BIT,)) + nic[1:]

@@ -6,30 +6,23 @@ tokens. What the monitor shows comes from the proxy by callables, so neither kno
 
 from __future__ import annotations
 
-import contextlib
-import os
-import secrets
-import stat
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from dlba.config.keys import SecretKey, parse_keys
 from dlba.config.values import NodeConfig
-from dlba.errors import DLBAError
 from dlba.monitor.accesslog import Record, formatter
 from dlba.monitor.logfile import LogFile
 from dlba.monitor.server import MonitorService, monitor_site
 from dlba.monitor.status import BackendRow, status_document
+from dlba.state import load_keys
 from dlba.web.proxy import AccessLog
 from dlba.web.service import WebService
 
-__all__ = ["Node", "load_keys"]
+__all__ = ["Node"]
 
 
 class Node(MultiService):
@@ -50,7 +43,7 @@ class Node(MultiService):
             log = self._log_request
         if config.array.web is not None:
             self.web = WebService(
-                reactor, config.array.web, config.array.vip, load_keys(config), log
+                reactor, config.array.web, config.array.vip, load_keys(config).signing, log
             )
             self.web.setServiceParent(self)
         if config.monitor is not None:
@@ -119,44 +112,3 @@ class Node(MultiService):
 
     def _report(self, message: str) -> None:
         self._log.error("{message}", message=message)
-
-
-def load_keys(config: NodeConfig) -> tuple[SecretKey, ...]:
-    """The keys that sign route tokens; made at first start in the state folder's `secrets`.
-
-    A file that the configuration names must be there. Raises OSError, or DLBAError with the file
-    and line at fault.
-    """
-    if config.secrets is not None:
-        return _read_keys(config.secrets)
-    path = config.state / "secrets"
-    try:
-        config.state.mkdir(mode=0o700, parents=True)
-    except FileExistsError:
-        # A folder that was there keeps its mode: it may be somebody else's, even /tmp.
-        if config.state.stat().st_mode & stat.S_IWOTH:
-            raise DLBAError(
-                f"{config.state}: expected a folder that not everybody can write to"
-            ) from None
-    if not path.exists():
-        # Whole or not at all, whatever breaks off in between, and whoever else makes it.
-        descriptor, name = tempfile.mkstemp(dir=config.state, prefix="secrets.")
-        try:
-            with open(descriptor, "w") as file:
-                file.write(f"{secrets.token_hex(2)} {secrets.token_hex(32)}\n")
-                file.flush()
-                os.fsync(descriptor)
-            with contextlib.suppress(FileExistsError):
-                os.link(name, path)
-        finally:
-            os.unlink(name)
-    return _read_keys(path)
-
-
-def _read_keys(path: Path) -> tuple[SecretKey, ...]:
-    try:
-        return parse_keys(path.read_text("ascii"))
-    except UnicodeDecodeError:
-        raise DLBAError(f"{path}: expected ASCII text") from None
-    except DLBAError as error:
-        raise DLBAError(f"{path}: {error}") from None

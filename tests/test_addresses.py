@@ -12,11 +12,15 @@ from dlba.addresses import (
     ip_literal,
     is_any,
     is_loopback,
+    is_unicast,
+    mac_address,
     parse_endpoint,
     port_number,
     same_family,
+    scheduler_mac,
     split_endpoint,
 )
+from tests.routing.frames import OWN, mac
 
 
 class LiteralTests(SynchronousTestCase):
@@ -129,3 +133,63 @@ class EndpointTests(SynchronousTestCase):
             host, port = parts
             self.assertTrue(ip_literal(host) == host or host_name(host) == host)
             self.assertLessEqual(port, 65535)
+
+
+class SchedulerMacTests(SynchronousTestCase):
+    def test_derived(self):
+        for nic, expected in (
+            ("02:99:00:00:00:10", "06:99:00:00:00:10"),
+            ("06:99:00:00:00:10", "02:99:00:00:00:10"),
+            ("00:1b:21:aa:bb:cc", "06:1b:21:aa:bb:cc"),
+            ("52:54:00:12:34:56", "56:54:00:12:34:56"),
+            ("fe:ff:ff:ff:ff:ff", "fa:ff:ff:ff:ff:ff"),
+        ):
+            self.assertEqual(scheduler_mac(mac(nic)), mac(expected))
+
+    @given(st.binary(min_size=6, max_size=6))
+    def test_unicast_local_and_another(self, nic):
+        nic = bytes((nic[0] & 0xFE,)) + nic[1:]
+        if any(nic):
+            derived = scheduler_mac(nic)
+            self.assertEqual(derived[0] & 3, 2)
+            self.assertNotEqual(derived, nic)
+            self.assertEqual(derived[1:], nic[1:])
+
+    def test_override_and_own(self):
+        self.assertEqual(
+            scheduler_mac(mac(OWN), mac("06:99:00:00:00:11")), mac("06:99:00:00:00:11")
+        )
+        self.assertEqual(scheduler_mac(mac(OWN), own_mac=True), mac(OWN))
+
+    def test_mistakes(self):
+        for wrong in (b"", bytes(5), bytes(6), bytes(7), b"\xff" * 6, mac("03:00:00:00:00:01")):
+            self.assertRaises(ValueError, scheduler_mac, wrong)
+            self.assertRaises(ValueError, scheduler_mac, mac(OWN), wrong)
+        self.assertRaises(ValueError, scheduler_mac, mac(OWN), mac(OWN))
+        self.assertRaises(
+            ValueError, scheduler_mac, mac(OWN), mac("06:99:00:00:00:11"), own_mac=True
+        )
+
+
+class MacAddressTests(SynchronousTestCase):
+    def test_taken(self):
+        for text in ("02:00:00:00:00:0a", "02-00-00-00-00-0A"):
+            self.assertEqual(mac_address(text), b"\x02\0\0\0\0\x0a")
+
+    def test_refused(self):
+        wrong = [
+            "",
+            "02:00:00:00:00",
+            "02:00:00:00:00:0a:0b",
+            "02:00-00:00:00:0a",
+            "0200.0000.000a",
+        ]
+        wrong += ["2:0:0:0:0:a", "02:00:00:00:00:0g", " 02:00:00:00:00:0a", "02:00:00:00:00:0a\n"]
+        for text in wrong:
+            self.assertIs(mac_address(text), None, text)
+
+    def test_unicast(self):
+        self.assertTrue(is_unicast(b"\x02\0\0\0\0\x0a"))
+        self.assertFalse(is_unicast(bytes(6)))
+        self.assertFalse(is_unicast(b"\xff" * 6))
+        self.assertFalse(is_unicast(b"\x01\0\x5e\0\0\x01"))

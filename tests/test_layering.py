@@ -39,6 +39,7 @@ MAY_IMPORT: dict[str, tuple[tuple[str, ...], str]] = {
     "dlba.monitor": (LEAVES, "it gets values and callables from dlba.node"),
     "dlba.backend": (LEAVES, "the demo's web servers also run alone"),
     "dlba.demo": ((*LEAVES, "dlba.backend"), "dlba.tap runs it; it knows no part of a node"),
+    "dlba.state": (LEAVES, "the node's folder on disk"),
     "dlba.control": (LEAVES, "a socket for commands; what they do comes as callables"),
     "dlba.where": ((*LEAVES, "dlba.control"), "the command asks a node, it doesn't contain one"),
     "dlba.doctor": (
@@ -54,7 +55,15 @@ MAY_IMPORT: dict[str, tuple[tuple[str, ...], str]] = {
         "the command asks a node, it doesn't contain one",
     ),
     "dlba.node": (
-        (*LEAVES, "dlba.control", "dlba.web", "dlba.routing", "dlba.election", "dlba.monitor"),
+        (
+            *LEAVES,
+            "dlba.control",
+            "dlba.state",
+            "dlba.web",
+            "dlba.routing",
+            "dlba.election",
+            "dlba.monitor",
+        ),
         "it joins the parts; who starts it is not its business",
     ),
     "dlba.tap": (
@@ -72,8 +81,10 @@ PURE = (
     "dlba.config.document",
     "dlba.config.fields",
     "dlba.config.keys",
+    "dlba.config.nodechecks",
     "dlba.config.nodes",
     "dlba.config.problems",
+    "dlba.config.scheduling",
     "dlba.config.shapes",
     "dlba.config.values",
     "dlba.counters",
@@ -138,6 +149,7 @@ ADAPTERS = (
     "dlba.routing.service",
     "dlba.routing.settings",
     "dlba.routing.tun",
+    "dlba.state",
     "dlba.tap",
     "dlba.web.backendside",
     "dlba.web.clientsocket",

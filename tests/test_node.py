@@ -1,23 +1,18 @@
 """One node: its keys on disk, its services together, its status and its access log."""
 
-import errno
 import json
-import stat
 import urllib.error
 import urllib.request
 from pathlib import Path
-from unittest import mock
 
 import attrs
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
-from twisted.trial.unittest import SynchronousTestCase
 
 from dlba.config.load import load_text
 from dlba.config.values import LogConfig
 from dlba.counters import WEB_COUNTERS
-from dlba.errors import DLBAError
-from dlba.node import Node, load_keys
+from dlba.node import Node
 from tests.web.harness import (
     GET,
     Backend,
@@ -27,88 +22,6 @@ from tests.web.harness import (
     eventually,
     in_thread,
 )
-
-
-def mode(path: Path) -> int:
-    return stat.S_IMODE(path.stat().st_mode)
-
-
-class Keys(SynchronousTestCase):
-    """The keys that sign route tokens."""
-
-    def setUp(self) -> None:
-        self.folder = Path(self.mktemp())
-        self.folder.mkdir()
-
-    def config(self, **node):
-        return load_text(configuration([9], node=node), self.folder)
-
-    def test_made_at_first_start_and_kept(self):
-        config = self.config()
-        first = load_keys(config)
-        path = self.folder / "state" / "secrets"
-        self.assertEqual((mode(path), mode(path.parent)), (0o600, 0o700))
-        self.assertEqual(load_keys(config), first)
-        self.assertEqual(len(first), 1)
-        self.assertGreaterEqual(len(first[0].key), 32)
-        # Nobody else gets the same.
-        path.unlink()
-        self.assertNotEqual(load_keys(config), first)
-
-    def test_folder_that_was_there_keeps_its_mode(self):
-        state = self.folder / "deep" / "state"
-        state.mkdir(parents=True)
-        state.chmod(0o750)
-        load_keys(self.config(state="deep/state"))
-        self.assertEqual(mode(state), 0o750)
-        self.assertEqual(mode(state / "secrets"), 0o600)
-
-    def test_folder_that_everybody_can_write_to_is_refused(self):
-        state = self.folder / "state"
-        state.mkdir()
-        state.chmod(0o1777)
-        error = self.assertRaises(DLBAError, load_keys, self.config())
-        self.assertIn("not everybody can write", str(error))
-        self.assertEqual(list(state.iterdir()), [])
-
-    def test_keys_are_whole_or_not_there(self):
-        config = self.config()
-        with mock.patch("os.fsync", side_effect=OSError(errno.ENOSPC, "No space left")):
-            self.assertRaises(OSError, load_keys, config)
-        self.assertEqual(list((self.folder / "state").iterdir()), [])
-        self.assertEqual(len(load_keys(config)), 1)
-
-    def test_named_file_is_read_and_never_made(self):
-        config = attrs.evolve(self.config(), secrets=self.folder / "keys")
-        with self.assertRaises(FileNotFoundError):
-            load_keys(config)
-        self.assertFalse((self.folder / "keys").exists())
-        (self.folder / "keys").write_text("# ours\nnew " + "n" * 32 + "\nold " + "o" * 40 + "\n")
-        self.assertEqual([key.id for key in load_keys(config)], ["new", "old"])
-        self.assertFalse((self.folder / "state").exists())
-
-    def test_mistakes_name_file_and_line_and_no_key(self):
-        config = attrs.evolve(self.config(), secrets=self.folder / "keys")
-        secret = "s" * 31
-        for text, where in ((f"a {'k' * 32}\nb {secret}\n", "line 2"), ("", "expected 1 to")):
-            (self.folder / "keys").write_text(text)
-            with self.assertRaises(DLBAError) as caught:
-                load_keys(config)
-            message = str(caught.exception)
-            self.assertIn(str(self.folder / "keys"), message)
-            self.assertIn(where, message)
-            self.assertNotIn(secret, message)
-        (self.folder / "keys").write_bytes(b"a \xff" + b"k" * 32)
-        with self.assertRaises(DLBAError) as caught:
-            load_keys(config)
-        self.assertIn("ASCII", str(caught.exception))
-
-    def test_empty_file_left_by_a_crash(self):
-        """Never taken for keys: cookies signed with nothing would be anybody's."""
-        (self.folder / "state").mkdir()
-        (self.folder / "state" / "secrets").write_text("")
-        with self.assertRaises(DLBAError):
-            load_keys(self.config())
 
 
 class NodeTest(ProxyTest):

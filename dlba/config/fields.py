@@ -14,10 +14,12 @@ from dlba.addresses import (
     host_name,
     ip_literal,
     is_any,
+    is_unicast,
     parse_endpoint,
     port_number,
     split_endpoint,
 )
+from dlba.addresses import mac_address as mac_of
 from dlba.config.nodes import Node, Scalar
 from dlba.config.problems import quoted
 from dlba.config.shapes import INVALID, Reader, Reading, suggestion
@@ -29,6 +31,7 @@ _INTEGER = re.compile(r"-?[0-9]{1,18}", re.ASCII)
 _DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?) ?(ms|s|m|h|d)?", re.ASCII)
 _SIZE = re.compile(r"([0-9]{1,15}) ?(B|KiB|MiB|GiB)?", re.ASCII)
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}", re.ASCII)
+_INTERFACE = re.compile(r"(?!\.{1,2}\Z)[!-.0-9;-~]{1,15}", re.ASCII)  # no / : or space
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}", re.ASCII)  # RFC 9110 section 5.6.2
 _PREFIX = re.compile(r"/[!-\"$->@-~]*", re.ASCII)  # 0x21-0x7E without # and ?
 _UNRESERVED = re.compile(r"%(?:2[DE]|3[0-9]|[46][1-9A-F]|[57][0-9A]|5F|7E)", re.ASCII | re.I)
@@ -201,6 +204,35 @@ def port(low: int = 1) -> Reader[int]:
 def ip_address() -> Reader[str]:
     """An IPv4 or IPv6 address, no name."""
     return _scalar("an IP address", ip_literal)
+
+
+def ipv4_address() -> Reader[str]:
+    """An IPv4 address that one station can have."""
+
+    def parse(written: str) -> str | None:
+        literal = ip_literal(written)
+        if literal is None or ":" in literal:
+            return None
+        first = int(literal.partition(".")[0])
+        return literal if first not in (0, 127) and first < 224 else None
+
+    return _scalar("an IPv4 address of a machine", parse)
+
+
+def mac_address() -> Reader[bytes]:
+    """The MAC address of one station, 6 bytes."""
+
+    def parse(written: str) -> bytes | None:
+        mac = mac_of(written)
+        return mac if mac is not None and is_unicast(mac) else None
+
+    return _scalar("a unicast MAC address such as 02:00:00:00:00:0a", parse)
+
+
+def interface_name() -> Reader[str]:
+    """The name of a network interface, as the kernel takes them."""
+    expected = "the name of a network interface (at most 15 characters)"
+    return _scalar(expected, lambda written: written if _INTERFACE.fullmatch(written) else None)
 
 
 def local_endpoint() -> Reader[Endpoint]:

@@ -1,7 +1,9 @@
-"""Reads the keys that sign route tokens.
+"""Reads the secrets file: the keys that sign route tokens, and the key of the keyed hash.
 
-Pure. Text lines `id key`, newest first; empty lines and lines that begin with # don't count. A
-message names the line at fault, never what stands in it.
+Pure. Text lines `id key`, newest first; empty lines and lines that begin with # don't count. The id
+`hash` names the key under which flows are hashed to buckets: one, the same on all nodes, and never
+rotated while the array runs, since that would move every connection; it signs nothing. A message
+names the line at fault, never what stands in it.
 """
 
 from __future__ import annotations
@@ -13,11 +15,13 @@ import attrs
 
 from dlba.errors import DLBAError
 
-__all__ = ["KEYS_LIMIT", "SecretKey", "parse_keys"]
+__all__ = ["HASH_ID", "KEYS_LIMIT", "Keys", "SecretKey", "parse_keys"]
 
 _LINE: Final = re.compile(r"([0-9A-Za-z]{1,16})[ \t]+(\S{32,512})").fullmatch
 #: Keys in one file: rotation needs two or three; more would only slow a change of the pools.
 KEYS_LIMIT: Final = 64
+#: The id of the key of the keyed hash.
+HASH_ID: Final = "hash"
 
 
 @attrs.frozen(repr=False)
@@ -28,8 +32,16 @@ class SecretKey:
     key: bytes
 
 
-def parse_keys(text: str) -> tuple[SecretKey, ...]:
-    """The keys in a secrets file, newest first. Raises DLBAError with the line at fault."""
+@attrs.frozen(repr=False)
+class Keys:
+    """A secrets file. `signing`: newest first, at least one; `hash`: None if it has no such key."""
+
+    signing: tuple[SecretKey, ...]
+    hash: bytes | None = None
+
+
+def parse_keys(text: str) -> Keys:
+    """The keys in a secrets file. Raises DLBAError with the line at fault."""
     keys: list[SecretKey] = []
     for number, line in enumerate(text.splitlines(), 1):
         words = line.strip()
@@ -44,6 +56,7 @@ def parse_keys(text: str) -> tuple[SecretKey, ...]:
         if any(key.id == match[1] for key in keys):
             raise DLBAError(f"line {number}: the id {match[1]} stands twice")
         keys.append(SecretKey(match[1], match[2].encode()))
-    if not 1 <= len(keys) <= KEYS_LIMIT:
-        raise DLBAError(f"expected 1 to {KEYS_LIMIT} keys, got {len(keys)}")
-    return tuple(keys)
+    signing = tuple(key for key in keys if key.id != HASH_ID)
+    if not 1 <= len(signing) <= KEYS_LIMIT:
+        raise DLBAError(f"expected 1 to {KEYS_LIMIT} keys, got {len(signing)}")
+    return Keys(signing, next((key.key for key in keys if key.id == HASH_ID), None))

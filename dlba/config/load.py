@@ -15,6 +15,7 @@ import attrs
 from dlba.config.checks import check
 from dlba.config.document import parse
 from dlba.config.files import file_problems, read_file, unreadable
+from dlba.config.nodechecks import array_warnings
 from dlba.config.nodes import Mapping, Node, Place, Scalar, Source, locate
 from dlba.config.problems import Problem
 from dlba.config.shapes import Reading, read_mapping
@@ -109,7 +110,8 @@ def _load(
         at = time.time() if now is None else now
         for fatal, problem in file_problems(config, root, array, at):
             (problems if fatal else warnings).append(problem)
-        if isinstance(array, Mapping) and "web" not in array.entries:
+        warnings += array_warnings(config, array)
+        if isinstance(array, Mapping) and not {"web", "nodes"} & array.entries.keys():
             warnings.append(
                 array.place.problem('expected a key "web", got none: nothing is served')
             )

@@ -12,6 +12,7 @@ from attrs import field, frozen
 
 from dlba.addresses import Endpoint
 from dlba.config import fields as f
+from dlba.config.scheduling import ArrayNodeConfig, ElectionConfig, RoutingConfig
 from dlba.config.shapes import list_of, named, named_tuple, read_by, record, record_or_file
 
 KIB = 1024  # bytes
@@ -326,8 +327,29 @@ class ArrayConfig:
             f.ip_address(), "The virtual IP address.", default="listen on all addresses"
         ),
     )
+    nodes: dict[str, ArrayNodeConfig] = field(
+        factory=dict,
+        metadata=read_by(
+            named(ArrayNodeConfig, f.name(), at_least=1),
+            "The nodes of the array by name.",
+            default="an array of one",
+        ),
+    )
+    routing: RoutingConfig = field(
+        factory=RoutingConfig,
+        metadata=read_by(record(RoutingConfig), "How the scheduler spreads frames."),
+    )
+    election: ElectionConfig = field(
+        factory=ElectionConfig,
+        metadata=read_by(record(ElectionConfig), "How nodes watch each other."),
+    )
     web: WebConfig | None = field(
-        default=None, metadata=read_by(record(WebConfig), "The proxy.", default="none")
+        default=None,
+        metadata=read_by(
+            record(WebConfig),
+            "The proxy.",
+            default="none: each node runs some other server on the VIP",
+        ),
     )
 
 
@@ -364,6 +386,14 @@ class NodeConfig:
     node: str = field(metadata=read_by(f.name(), "This node's name in the array."))
     array: ArrayConfig = field(
         metadata=read_by(record_or_file(ArrayConfig), "The array's configuration or its file.")
+    )
+    interface: str | None = field(
+        default=None,
+        metadata=read_by(
+            f.interface_name(),
+            "Network interface on the array's segment.",
+            default="none: a proxy alone, never scheduler",
+        ),
     )
     state: Path = field(
         metadata=read_by(

@@ -16,9 +16,10 @@ from __future__ import annotations
 from math import inf
 from typing import Final
 
+from dlba.addresses import is_unicast
 from dlba.routing import arp
 
-__all__ = ["CONFLICT", "COUNTERS", "Announcer", "scheduler_mac"]
+__all__ = ["CONFLICT", "COUNTERS", "Announcer"]
 
 #: Pairs of announcements at a takeover and once more after `SECOND`: frames get lost.
 BURST: Final = 3
@@ -43,30 +44,6 @@ COUNTERS: Final[dict[str, str]] = {
     OTHER: "ARP frames that need nothing done",
     MALFORMED: "ARP frames that aren't requests or replies for Ethernet and IPv4",
 }
-
-_LOCAL_BIT: Final = 0x02
-_SCHEDULER_BIT: Final = 0x04
-
-
-def scheduler_mac(nic: bytes, override: bytes | None = None, own_mac: bool = False) -> bytes:
-    """The MAC by which a node with the MAC `nic` receives for the VIP as scheduler.
-
-    `nic` with the local bit set and bit 0x04 of its first octet flipped (02:… gives 06:…);
-    `override` instead if there is one; `nic` itself in own-MAC mode. Two NICs whose MACs differ in
-    the local bit only would get the same: the configuration must give one of them an override.
-    Raises ValueError for what isn't a unicast MAC, for both options at once, and for an override
-    that equals `nic`.
-    """
-    for mac in (nic, nic if override is None else override):
-        if len(mac) != 6 or not arp.is_unicast(mac):
-            raise ValueError(f"MAC address: expected 6 bytes, unicast, got {mac.hex(':')!r}")
-    if override is not None:
-        if own_mac or override == nic:
-            raise ValueError("scheduler_mac: expected another MAC than the NIC's, or own_mac alone")
-        return override
-    if own_mac:
-        return nic
-    return bytes(((nic[0] | _LOCAL_BIT) ^ _SCHEDULER_BIT,)) + nic[1:]
 
 
 class Announcer:
@@ -126,7 +103,7 @@ class Announcer:
             return MALFORMED, None
         mac = arp.claimant(packet, self._vip)
         if not self.active:
-            if mac is None or not arp.is_unicast(mac):
+            if mac is None or not is_unicast(mac):
                 return OTHER, None
             self.holder = mac
             return CLAIM, None

@@ -29,8 +29,10 @@ from __future__ import annotations
 from struct import Struct
 from typing import Final, NamedTuple
 
+from dlba.addresses import is_unicast
+
 __all__ = ["BROADCAST", "REPLY", "REQUEST", "ArpPacket", "announcements", "answer", "build"]
-__all__ += ["claimant", "is_unicast", "parse", "probe", "who_has"]
+__all__ += ["claimant", "parse", "probe", "who_has"]
 
 REQUEST: Final = 1
 REPLY: Final = 2
@@ -71,11 +73,6 @@ def build(packet: ArpPacket) -> bytes:
     """The frame of `packet`, zeros up to 60 bytes."""
     destination, source, *rest = packet
     return _PACKET.pack(destination, source, _FIXED, *rest).ljust(_SHORTEST, b"\0")
-
-
-def is_unicast(mac: bytes) -> bool:
-    """Whether `mac` can belong to one station: not zero, not broadcast or multicast."""
-    return not mac[0] & 1 and mac != _ZERO_MAC
 
 
 def who_has(asked: bytes, mac: bytes, address: bytes) -> bytes:

@@ -39,6 +39,26 @@ class FieldTests(SynchronousTestCase):
             if got:
                 self.assertTrue(message.endswith(", got nothing"), message)
 
+    def test_ipv4_address(self):
+        self.takes(f.ipv4_address(), ("192.0.2.1", "192.0.2.1"), ("10.0.0.254", "10.0.0.254"))
+        wrong = ("2001:db8::1", "0.0.0.0", "127.0.0.1", "224.0.0.1", "255.255.255.255", "a")
+        self.refuses(f.ipv4_address(), "an IPv4 address of a machine", *wrong)
+
+    def test_mac_address(self):
+        self.takes(f.mac_address(), ("02:00:00:00:00:0A", b"\2\0\0\0\0\x0a"))
+        # The last one is a number to YAML 1.1, and a MAC address as written.
+        self.takes(f.mac_address(), ("10:20:30:40:50:55", bytes.fromhex("102030405055")))
+        wrong = ("ff:ff:ff:ff:ff:ff", "01:00:5e:00:00:01", "00:00:00:00:00:00", "02:00:00", "")
+        self.refuses(f.mac_address(), "a unicast MAC address such as 02:00:00:00:00:0a", *wrong)
+
+    def test_interface_name(self):
+        for text in ("eth0", "enp3s0.100", "br-lan", "wl@x", "a" * 15):
+            self.takes(f.interface_name(), (text, text))
+        wrong = ("", "a" * 16, "a/b", "a b", ".", "..", "eth0:1", "é")
+        self.refuses(
+            f.interface_name(), "the name of a network interface (at most 15 characters)", *wrong
+        )
+
     def test_text(self):
         self.takes(f.text(), ("a b", "a b"), ("bü", "bü"))
         self.takes(f.text(empty=True), ("", ""))

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from scapy.layers.l2 import ARP, Ether
 from twisted.trial.unittest import SynchronousTestCase
 
+from dlba.addresses import scheduler_mac
 from dlba.routing import arp
-from dlba.routing.announce import COUNTERS, DEFEND, Announcer, scheduler_mac
+from dlba.routing.announce import COUNTERS, DEFEND, Announcer
 from tests.routing.frames import CLIENT, MEMBERS, OWN, ROUTER, SCHEDULER, VIP, address, mac
 
 ADDRESS = address(VIP)
@@ -42,38 +43,6 @@ def forms(frames) -> list[tuple[int, str, str]]:
             raise AssertionError("switches learn the Ethernet source")
         found.append((packet.op, packet.hwsrc, packet.hwdst))
     return found
-
-
-class MacTests(SynchronousTestCase):
-    def test_derived(self):
-        for nic, expected in (
-            ("02:99:00:00:00:10", "06:99:00:00:00:10"),
-            ("06:99:00:00:00:10", "02:99:00:00:00:10"),
-            ("00:1b:21:aa:bb:cc", "06:1b:21:aa:bb:cc"),
-            ("52:54:00:12:34:56", "56:54:00:12:34:56"),
-            ("fe:ff:ff:ff:ff:ff", "fa:ff:ff:ff:ff:ff"),
-        ):
-            self.assertEqual(scheduler_mac(mac(nic)), mac(expected))
-
-    @given(st.binary(min_size=6, max_size=6))
-    def test_unicast_local_and_another(self, nic):
-        nic = bytes((nic[0] & 0xFE,)) + nic[1:]
-        if any(nic):
-            derived = scheduler_mac(nic)
-            self.assertEqual(derived[0] & 3, 2)
-            self.assertNotEqual(derived, nic)
-            self.assertEqual(derived[1:], nic[1:])
-
-    def test_override_and_own(self):
-        self.assertEqual(scheduler_mac(mac(OWN), mac(RIVAL)), mac(RIVAL))
-        self.assertEqual(scheduler_mac(mac(OWN), own_mac=True), mac(OWN))
-
-    def test_mistakes(self):
-        for wrong in (b"", bytes(5), bytes(6), bytes(7), b"\xff" * 6, mac("03:00:00:00:00:01")):
-            self.assertRaises(ValueError, scheduler_mac, wrong)
-            self.assertRaises(ValueError, scheduler_mac, mac(OWN), wrong)
-        self.assertRaises(ValueError, scheduler_mac, mac(OWN), mac(OWN))
-        self.assertRaises(ValueError, scheduler_mac, mac(OWN), mac(RIVAL), own_mac=True)
 
 
 class AnnouncerCase(SynchronousTestCase):
