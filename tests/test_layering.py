@@ -99,6 +99,7 @@ PURE = (
     "dlba.monitor.status",
     "dlba.routing",
     "dlba.routing.announce",
+    "dlba.routing.array",
     "dlba.routing.arp",
     "dlba.routing.bpf",
     "dlba.routing.echo",

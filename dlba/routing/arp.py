@@ -75,9 +75,9 @@ def build(packet: ArpPacket) -> bytes:
     return _PACKET.pack(destination, source, _FIXED, *rest).ljust(_SHORTEST, b"\0")
 
 
-def who_has(asked: bytes, mac: bytes, address: bytes) -> bytes:
-    """The broadcast question for `asked` from a node with `mac` and `address`."""
-    return build(ArpPacket(BROADCAST, mac, REQUEST, mac, address, _ZERO_MAC, asked))
+def who_has(asked: bytes, mac: bytes, address: bytes, to: bytes = BROADCAST) -> bytes:
+    """The question for `asked` from a node with `mac` and `address`, to everyone or to one MAC."""
+    return build(ArpPacket(to, mac, REQUEST, mac, address, _ZERO_MAC, asked))
 
 
 def probe(asked: bytes, mac: bytes) -> bytes:

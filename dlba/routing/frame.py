@@ -36,6 +36,7 @@ first fragment.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from struct import Struct
 from typing import Final, TypeAlias
 
@@ -101,6 +102,14 @@ def _vip(value: int | bytes) -> int:
     return number
 
 
+def _ports(ports: Iterable[int]) -> frozenset[int]:
+    return frozenset(ports)
+
+
+def _macs(macs: Iterable[bytes]) -> frozenset[bytes]:
+    return frozenset(macs)
+
+
 def _unicast(_: object, attribute: attrs.Attribute[bytes], value: bytes) -> None:
     if len(value) != 6 or value[0] & 1 or not any(value):
         raise ValueError(
@@ -119,11 +128,11 @@ class Filter:
     """
 
     vip: int = attrs.field(converter=_vip)
-    ports: frozenset[int] = attrs.field(converter=frozenset)
+    ports: frozenset[int] = attrs.field(converter=_ports)
     scheduler_mac: bytes = attrs.field(validator=_unicast)
     own_mac: bytes = attrs.field(validator=_unicast)
     members: frozenset[bytes] = attrs.field(
-        converter=frozenset, validator=attrs.validators.deep_iterable(_unicast)
+        converter=_macs, validator=attrs.validators.deep_iterable(_unicast)
     )
     scheduler: bool = True
     other_local: bool = False

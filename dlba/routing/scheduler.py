@@ -168,9 +168,13 @@ class Scheduler:
 
     # ---------------------------------------------------------------- for people
 
+    def bucket_of(self, address: int, port: int) -> int:
+        """The bucket of a flow; nothing changes. `address`, `port`: the client's, as numbers."""
+        return (self._bucket_of or self.table.bucket_of)(address, port)
+
     def where(self, address: int, port: int, now: int) -> Where:
         """What `choose` would do with such a packet; nothing changes."""
-        bucket = (self._bucket_of or self.table.bucket_of)(address, port)
+        bucket = self.bucket_of(address, port)
         owner = self.table.node_of(bucket)
         silent = age(self.table.last_of(bucket), now)
         node, why = self._decide(owner, silent)

@@ -1,0 +1,218 @@
+"""Decides what becomes of each frame that the scheduler gets: which node, which answer, or nothing.
+
+One call of `route` a frame. Client frames are classified, their flow's bucket names the node, and
+the answer is the 12 bytes of MAC addresses that take the frame there; `LOCAL` is this node itself.
+What needs an answer of ours (ARP, echo) puts it into `replies`, which the adapter sends after the
+wake. Every frame adds one to exactly one counter, by its kind; a flow that no node has, or can
+take, adds one to `frames_nobody` as well.
+
+| kind | becomes |
+|---|---|
+| TCP, LATE | its bucket's node, placed if it has none |
+| FIRST_FRAGMENT | the same, and its later fragments learn of it |
+| LATER_FRAGMENT | where the first one went; unknown: dropped |
+| ICMP_ERROR | the node that has the flow; it never places a bucket |
+| ECHO | answered |
+| LOCAL | this node's kernel |
+| ARP | taken in by `announce` and `reach`, answered where it asks for the VIP |
+| the others | dropped |
+
+A node that isn't scheduler routes nothing: frames for its scheduler MAC, if any come, are late.
+
+Pure: frames and `now` in, values out. Source: routing.md "The frame path", "ARP".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import attrs
+
+from dlba.routing import announce, arp, kinds
+from dlba.routing.announce import Announcer
+from dlba.routing.bpf import VLAN_MARK
+from dlba.routing.echo import echo_reply
+from dlba.routing.fragments import Fragments
+from dlba.routing.frame import Filter, classify, fragment_key
+from dlba.routing.hashtable import UNASSIGNED, second_of
+from dlba.routing.kinds import IGNORED, Kind
+from dlba.routing.reach import Reach
+from dlba.routing.scheduler import Scheduler
+
+__all__ = ["COUNTERS", "LOCAL", "FramePath"]
+
+#: The link header that stands for this node's own kernel.
+LOCAL: Final = b""
+
+_TCP: Final = Kind.TCP
+_NAMES: Final = tuple(kinds.COUNTERS)
+#: Kinds whose frames go to a node.
+_ROUTED: Final = (
+    Kind.TCP,
+    Kind.LATE,
+    Kind.FIRST_FRAGMENT,
+    Kind.LATER_FRAGMENT,
+    Kind.ICMP_ERROR,
+)
+
+#: Counter name → what one more of it means.
+COUNTERS: Final[dict[str, str]] = {
+    "frames_forwarded": "frames given to another node",
+    "frames_own": "frames given to this node's own kernel",
+    "frames_nobody": "frames of a flow that no node has or can take",
+    "frames_not_scheduler": "clients' frames while this node isn't scheduler",
+    **kinds.COUNTERS,
+    **announce.COUNTERS,
+    "fragments_evicted": "first fragments forgotten before their time: a sign of a flood",
+}
+
+
+class FramePath:
+    """What one node does with frames, scheduler or not.
+
+    `rules`: of this node; `scheduler`: the client table and the server status table; `announcer`:
+    its part in ARP; `reach`: who is there; `headers`: node number → link header
+    (`frame.link_header`) of every node of the array, `LOCAL` for this one. Starts as no scheduler.
+    """
+
+    def __init__(
+        self,
+        rules: Filter,
+        scheduler: Scheduler,
+        announcer: Announcer,
+        reach: Reach,
+        headers: Mapping[int, bytes],
+    ) -> None:
+        self._active = attrs.evolve(rules, scheduler=True)
+        # A frame that offloads merged is one that was several within the MTU.
+        self._merged = attrs.evolve(self._active, mtu=0xFFFF)
+        self._idle = attrs.evolve(rules, scheduler=False)
+        self._choose = scheduler.choose
+        self._table = scheduler.table
+        self._fragments = Fragments()
+        self._headers = dict(headers)
+        self._now = 0.0
+        self._second = 0
+        self._counts = [0] * len(_NAMES)
+        self._arp_counts = dict.fromkeys(announce.COUNTERS, 0)
+        self._own = self._nobody = self._not_scheduler = 0
+        self.scheduler = scheduler
+        self.announcer = announcer
+        self.reach = reach
+        #: Whether this node is scheduler.
+        self.active = False
+        #: Frames to send after the wake, in order.
+        self.replies: list[bytes] = []
+
+    def activate(self, active: bool, now: float) -> None:
+        """Be scheduler from now on, or no more. Buckets count as just used (seed)."""
+        self.active = active
+        if active:
+            self.scheduler.table.touch_all(second_of(now))
+            self.announcer.start(now)
+        else:
+            self.announcer.stop()
+
+    def wake(self, now: float) -> None:
+        """The time of the frames that follow. `now`: seconds, monotonic."""
+        self._now = now
+        self._second = second_of(now)
+
+    # ---------------------------------------------------------------- for every frame
+
+    def route(self, frame: memoryview, merged: bool) -> bytes | None:
+        """Where `frame` goes: a link header, `LOCAL`, or None for nowhere. Never raises.
+
+        `merged`: the kernel's offloads made it out of several.
+        """
+        if not self.active:
+            self._pass_by(frame)
+            return None
+        kind, address, port = classify(frame, self._merged if merged else self._active)
+        if kind is _TCP:
+            self._counts[0] += 1
+            header = self._headers.get(self._choose(address, port, self._second))
+            if header:
+                return header
+            if header is None:
+                self._nobody += 1
+            else:
+                self._own += 1
+            return header
+        return self._other(kind, address, port, frame)
+
+    def _other(self, kind: Kind, address: int, port: int, frame: memoryview) -> bytes | None:
+        """What isn't plain TCP."""
+        if kind is Kind.ARP:
+            self._hear(frame)
+            return None
+        node = UNASSIGNED
+        if kind is Kind.LATE:
+            node = self._choose(address, port, self._second)
+        elif kind is Kind.FIRST_FRAGMENT:
+            self._fragments.teach(fragment_key(frame), port, self._now)
+            node = self._choose(address, port, self._second)
+        elif kind is Kind.LATER_FRAGMENT:
+            port = self._fragments.port(fragment_key(frame), self._now)
+            if port < 0:
+                kind = Kind.UNKNOWN_FRAGMENT
+            else:
+                node = self._choose(address, port, self._second)
+        elif kind is Kind.ICMP_ERROR:
+            node = self._table.node_of(self.scheduler.bucket_of(address, port))
+        elif kind is Kind.RUNT and len(frame) == VLAN_MARK:
+            kind = Kind.VLAN
+        self._counts[kind] += 1
+        if kind >= IGNORED:
+            return None
+        if kind is Kind.ECHO:
+            self.replies.append(echo_reply(frame, self._active.scheduler_mac))
+            return None
+        header = LOCAL if kind is Kind.LOCAL else self._headers.get(node)
+        if header is None:
+            self._nobody += 1
+        elif not header:
+            self._own += 1
+        return header
+
+    def _hear(self, frame: memoryview) -> None:
+        self._counts[Kind.ARP] += 1
+        counter, reply = self.announcer.hear(frame, self._now)
+        self._arp_counts[counter] += 1
+        packet = arp.parse(frame)
+        if packet is not None:
+            self.reach.hear(packet)
+        if reply is not None:
+            self.replies.append(reply)
+
+    def _pass_by(self, frame: memoryview) -> None:
+        """A frame while this node isn't scheduler."""
+        kind, _, _ = classify(frame, self._idle)
+        if kind is Kind.ARP:
+            self._hear(frame)
+        elif kind < IGNORED:
+            self._not_scheduler += 1
+        else:
+            self._counts[kind] += 1
+
+    # ---------------------------------------------------------------- for people
+
+    @property
+    def conflicts(self) -> int:
+        """Frames by which another MAC claimed the VIP while this node was scheduler."""
+        return self._arp_counts[announce.CONFLICT]
+
+    def counters(self) -> dict[str, int]:
+        """Every counter of `COUNTERS`, as of now."""
+        counts = dict(zip(_NAMES, self._counts, strict=True))
+        routed = sum(self._counts[kind] for kind in _ROUTED) + self._counts[Kind.LOCAL]
+        return {
+            "frames_forwarded": routed - self._own - self._nobody,
+            "frames_own": self._own,
+            "frames_nobody": self._nobody,
+            "frames_not_scheduler": self._not_scheduler,
+            **counts,
+            **self._arp_counts,
+            "fragments_evicted": self._fragments.evicted,
+        }
