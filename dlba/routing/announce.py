@@ -1,11 +1,12 @@
 """Decides when the VIP is announced, which ARP frames are answered, and what is a conflict.
 
-The scheduler answers who-has VIP and announces the VIP: a burst at once, again a second later, then
-every ten seconds, so that a host or switch that missed the first ones learns it. Anyone else is
-silent and only notes whose MAC the VIP has. While this node is scheduler, an answer or announcement
-for the VIP from another MAC is a conflict: counted, its MAC kept in `rival` for the log and the
-election, and answered by announcing again, at most once a second, lest two nodes chase each other.
-It never changes a role: anyone can send such a frame.
+The scheduler answers who-has VIP and announces the VIP: a burst at once (or after a few probes,
+10 ms apart, which bring a rival to light), again a second later, then every ten seconds, so that a
+host or switch that missed the first ones learns it. Anyone else is silent and only notes whose MAC
+the VIP has. While this node is scheduler, an answer or announcement for the VIP from another MAC is
+a conflict: counted, its MAC kept in `rival` for the log and the election, and answered by
+announcing again, at most once a second, lest two nodes chase each other. It never changes a role:
+anyone can send such a frame.
 
 Timers are data: the adapter sends what `due(now)` returns and calls again at `next_at`. Late calls
 don't pile up: what was missed is sent once. Source: routing.md "ARP"; RFC 5227 section 2.4.
@@ -23,6 +24,8 @@ __all__ = ["CONFLICT", "COUNTERS", "Announcer"]
 
 #: Pairs of announcements at a takeover and once more after `SECOND`: frames get lost.
 BURST: Final = 3
+#: Seconds between two probes.
+PROBE_GAP: Final = 0.01
 #: Seconds from the first burst to the second: Linux holds on to a fresh entry for one (locktime).
 SECOND: Final = 1.0
 #: Seconds between later announcements: below the shortest usual ageing of switches and ARP tables.
@@ -55,6 +58,8 @@ class Announcer:
         self._vip = vip
         self._mac = mac
         self._pair = arp.announcements(vip, mac)
+        self._question = arp.probe(vip, mac)
+        self._probes = 0  # still to come
         self._bursts = 0  # still to come
         self._sent = -inf
         #: Seconds, monotonic: when `due()` has something to send; inf while not scheduler.
@@ -69,8 +74,12 @@ class Announcer:
         """Whether this node answers for the VIP."""
         return self.next_at != inf
 
-    def start(self, now: float) -> None:
-        """This node is scheduler: announce from now on. Once more: announce all over again."""
+    def start(self, now: float, probes: int = 0) -> None:
+        """This node is scheduler: announce from now on. Once more: announce all over again.
+
+        `probes`: how many come first. An answer to one is a conflict like any other.
+        """
+        self._probes = probes
         self._bursts = 2
         self.next_at = now
         self.holder = self._mac
@@ -85,6 +94,10 @@ class Announcer:
         """The frames to send now, in order; empty before `next_at`."""
         if now < self.next_at:
             return ()
+        if self._probes:
+            self._probes -= 1
+            self.next_at = now + PROBE_GAP
+            return (self._question,)
         self._sent = now
         if not self._bursts:
             self.next_at = now + EVERY

@@ -42,6 +42,8 @@ from dlba.routing.scheduler import Scheduler
 
 __all__ = ["COUNTERS", "LOCAL", "FramePath"]
 
+#: Questions whether anyone holds the VIP, before the first announcement.
+PROBES: Final = 3
 #: The link header that stands for this node's own kernel.
 LOCAL: Final = b""
 
@@ -64,6 +66,7 @@ COUNTERS: Final[dict[str, str]] = {
     "frames_not_scheduler": "clients' frames while this node isn't scheduler",
     **kinds.COUNTERS,
     **announce.COUNTERS,
+    "frame_errors": "exceptions caught at a frame: a bug, see the log",
     "fragments_evicted": "first fragments forgotten before their time: a sign of a flood",
 }
 
@@ -85,7 +88,7 @@ class FramePath:
         headers: Mapping[int, bytes],
     ) -> None:
         self._active = attrs.evolve(rules, scheduler=True)
-        # A frame that offloads merged is one that was several within the MTU.
+        # What offloads have merged was several frames within the MTU.
         self._merged = attrs.evolve(self._active, mtu=0xFFFF)
         self._idle = attrs.evolve(rules, scheduler=False)
         self._choose = scheduler.choose
@@ -104,13 +107,20 @@ class FramePath:
         self.active = False
         #: Frames to send after the wake, in order.
         self.replies: list[bytes] = []
+        #: Exceptions at a frame, which the adapter caught.
+        self.errors = 0
+
+    def set_mtu(self, mtu: int) -> None:
+        """The interface's MTU is `mtu` bytes."""
+        self._active = attrs.evolve(self._active, mtu=mtu)
+        self._idle = attrs.evolve(self._idle, mtu=mtu)
 
     def activate(self, active: bool, now: float) -> None:
         """Be scheduler from now on, or no more. Buckets count as just used (seed)."""
         self.active = active
         if active:
             self.scheduler.table.touch_all(second_of(now))
-            self.announcer.start(now)
+            self.announcer.start(now, probes=PROBES)
         else:
             self.announcer.stop()
 
@@ -214,5 +224,6 @@ class FramePath:
             "frames_not_scheduler": self._not_scheduler,
             **counts,
             **self._arp_counts,
+            "frame_errors": self.errors,
             "fragments_evicted": self._fragments.evicted,
         }

@@ -180,6 +180,10 @@ class Scheduler:
         node, why = self._decide(owner, silent)
         return Where(bucket, owner, node, None if owner == UNASSIGNED else silent, why)
 
+    def row(self, node: int) -> NodeRow:
+        """The server status table's row of a node. KeyError for one without a row."""
+        return self._rows[node]
+
     # ---------------------------------------------------------------- what befalls nodes
     # Each takes a node number and raises KeyError for one without a row; twice is as good as once.
 

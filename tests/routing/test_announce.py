@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from dlba.addresses import scheduler_mac
 from dlba.routing import arp
-from dlba.routing.announce import COUNTERS, DEFEND, Announcer
+from dlba.routing.announce import CONFLICT, COUNTERS, DEFEND, Announcer
 from tests.routing.frames import CLIENT, MEMBERS, OWN, ROUTER, SCHEDULER, VIP, address, mac
 
 ADDRESS = address(VIP)
@@ -53,6 +53,30 @@ class AnnouncerCase(SynchronousTestCase):
         counter, answer = self.announcer.hear(frame, now)
         self.assertEqual(answer is not None, counter == "arp_answered")
         return counter
+
+
+class ProbeTests(SynchronousTestCase):
+    def test_probes_come_first_and_fill_no_one_s_table(self):
+        announcer = Announcer(ADDRESS, mac(SCHEDULER))
+        announcer.start(5.0, probes=2)
+        for at in (5.0, 5.01):
+            self.assertAlmostEqual(announcer.next_at, at)
+            (frame,) = announcer.due(at)
+            packet = Ether(frame)[ARP]
+            asked = (packet.op, packet.hwsrc, packet.psrc, packet.pdst)
+            self.assertEqual(asked, (1, SCHEDULER, "0.0.0.0", VIP))
+        self.assertEqual(forms(announcer.due(5.02)), PAIR * 3)
+        self.assertAlmostEqual(announcer.next_at, 6.02)
+
+    def test_an_answer_is_a_conflict(self):
+        announcer = Announcer(ADDRESS, mac(SCHEDULER))
+        announcer.start(5.0, probes=3)
+        announcer.due(5.0)
+        self.assertEqual(announcer.hear(reply(), 5.001), (CONFLICT, None))
+        self.assertEqual(announcer.rival, mac(RIVAL))
+        # It ends neither the probes nor the role.
+        sent = [announcer.due(5.01 + step / 100) for step in range(3)]
+        self.assertEqual([len(frames) for frames in sent], [1, 1, 6])
 
 
 class ScheduleTests(AnnouncerCase):

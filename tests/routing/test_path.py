@@ -167,6 +167,14 @@ class FragmentTests(Case):
         self.assertNotIn("frames_later_fragment", self.counted())
 
 
+class MtuTests(Case):
+    def test_longer_frames_with_a_larger_mtu(self):
+        frame = plain(b"x" * 5000)
+        self.assertIs(self.route(frame), None)
+        self.path.set_mtu(9000)
+        self.assertEqual(self.route(frame), LOCAL)
+
+
 class IcmpTests(Case):
     def test_an_error_goes_where_its_flow_went(self):
         self.route(self.flow(1))
@@ -248,7 +256,8 @@ class BackupTests(Case):
         table.assign(5, 2)
         self.path.activate(True, 70.0)
         self.assertEqual((table.node_of(5), table.last_of(5)), (2, 70))
-        self.assertEqual(len(self.path.announcer.due(70.0)), 6)
+        frames = [self.path.announcer.due(70 + step / 50) for step in range(4)]
+        self.assertEqual([len(due) for due in frames], [1, 1, 1, 6])  # probes, then a burst
         self.route(ArpTests.QUESTION)
         self.assertEqual(len(self.path.replies), 1)
         self.path.activate(False, 71.0)
@@ -273,7 +282,7 @@ class EverythingTests(SynchronousTestCase):
         header = path.route(view(to + kind + data), merged)
         self.assertIn(header, (None, *HEADERS.values()))
         counters = path.counters()
-        once = [n for n in COUNTERS if n.startswith("frames_")][3:]
+        once = [n for n in COUNTERS if n.startswith("frames_")][3:]  # after where they went
         self.assertEqual(sum(counters[name] for name in once), 1, counters)
 
     @settings(max_examples=200)
