@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from dlba.monitor.page import page
-from dlba.monitor.status import BackendRow, status_document
+from dlba.monitor.status import BackendRow, NodeRow, RoutingStatus, status_document
 
 
 class Reader(HTMLParser):
@@ -49,6 +49,14 @@ ROWS = [
     BackendRow("app", "app1", "10.0.1.1:8080", 0.0114, 511, 3, False, False, 0),
     BackendRow("app", "app2", "10.0.1.2:8080", 0.0, 0, 0, True, True, 0),
 ]
+NODES = [
+    NodeRow("a", 0, "02:00:00:00:00:0a", "10.0.0.1", True, 1, 271, 0.0114, 90412, 31, False, False),
+    NodeRow("b", 1, "02:00:00:00:00:0b", "10.0.0.2", False, 0, 0, 0.0, 0, 0, True, True),
+]
+
+
+def routing(role: str, nodes: list[NodeRow] = NODES) -> RoutingStatus:
+    return RoutingStatus(role, nodes, 65536, 812, 1041)
 
 
 class Page(SynchronousTestCase):
@@ -61,10 +69,10 @@ class Page(SynchronousTestCase):
             [
                 [
                     "Pool", "Name", "Address", "Average response (ms)", "Hits",
-                    "Open connections", "Failed",
+                    "Open connections", "Failed", "Draining",
                 ],
-                ["app", "app1", "10.0.1.1:8080", "11.4", "511", "3", "no"],
-                ["app", "app2", "10.0.1.2:8080", "0.0", "0", "0", "yes, draining"],
+                ["app", "app1", "10.0.1.1:8080", "11.4", "511", "3", "no", "no"],
+                ["app", "app2", "10.0.1.2:8080", "0.0", "0", "0", "yes", "yes"],
             ],
         )  # fmt: skip
         self.assertEqual(reader.texts["caption"], "Web server status table")
@@ -80,12 +88,54 @@ class Page(SynchronousTestCase):
         reader = Reader(page(status_document("a", None, ROWS, {})))
         self.assertEqual(reader.all("html"), [{"lang": "en"}])
         self.assertEqual(
-            [cell.get("scope") for cell in reader.all("th")], ["col"] * 7 + ["row"] * 2
+            [cell.get("scope") for cell in reader.all("th")], ["col"] * 8 + ["row"] * 2
         )
         names = {name for name, _ in reader.elements}
         self.assertEqual(names & {"script", "link", "img", "iframe", "object"}, set())
         links = [value for _, attributes in reader.elements for value in [attributes.get("href")]]
         self.assertTrue(all(link.startswith("/") for link in links if link is not None))
+
+    def test_scheduler(self) -> None:
+        """Its tables come first; every state of a node is a word."""
+        document = status_document("a", "203.0.113.10", ROWS, {}, routing("scheduler"))
+        reader = Reader(page(document))
+        self.assertIn("role scheduler", reader.texts["p"])
+        self.assertEqual(
+            reader.texts["caption"], "Client tableServer status tableWeb server status table"
+        )
+        self.assertEqual(
+            reader.rows[:5],
+            [
+                ["Buckets", "Assigned", "Version"],
+                ["65536", "812", "1041"],
+                [
+                    "Name", "Number", "Address", "MAC", "Weight", "IP groups",
+                    "Average response (ms)", "Hits", "Open connections", "Enabled", "Failed",
+                    "Draining",
+                ],
+                [
+                    "a", "0", "10.0.0.1", "02:00:00:00:00:0a", "1", "271",
+                    "11.4", "90412", "31", "yes", "no", "no",
+                ],
+                [
+                    "b", "1", "10.0.0.2", "02:00:00:00:00:0b", "0", "0",
+                    "0.0", "0", "0", "no", "yes", "yes",
+                ],
+            ],
+        )  # fmt: skip
+        self.assertEqual(reader.rows[5][0], "Pool")
+        scopes = [cell.get("scope") for cell in reader.all("th")]
+        self.assertEqual(scopes, ["col"] * 15 + ["row"] * 2 + ["col"] * 8 + ["row"] * 2)
+
+    def test_other_roles(self) -> None:
+        """A backup shows the client table that it has, a proxy alone has none."""
+        for part, captions in (
+            (routing("backup"), "Client tableWeb server status table"),
+            (routing("fault"), "Client tableWeb server status table"),
+            (None, "Web server status table"),
+        ):
+            reader = Reader(page(status_document("a", None, ROWS, {}, part)))
+            self.assertEqual(reader.texts["caption"], captions)
 
     def test_reload_can_be_held(self) -> None:
         document = status_document("a", None, ROWS, {})
@@ -110,6 +160,9 @@ class Page(SynchronousTestCase):
     @given(text, text, text, text)
     def test_escapes(self, node: str, pool: str, name: str, address: str) -> None:
         row = BackendRow(pool, name, address, 0.0, 0, 0, False, False, 0)
-        reader = Reader(page(status_document(node, address, [row], {})))
-        self.assertEqual(reader.rows[1][:3], [pool, name, address])
+        other = NodeRow(name, 1, pool, address, True, 1, 0, 0.0, 0, 0, False, False)
+        part = routing("scheduler", [other])
+        reader = Reader(page(status_document(node, address, [row], {}, part)))
+        self.assertEqual(reader.rows[3][:4], [name, "1", address, pool])
+        self.assertEqual(reader.rows[5][:3], [pool, name, address])
         self.assertEqual(reader.texts["title"], f"{node}: DLBA status")

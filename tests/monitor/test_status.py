@@ -4,13 +4,13 @@ import json
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from dlba.monitor.status import BackendRow, status_document
+from dlba.monitor.status import BackendRow, NodeRow, RoutingStatus, status_document
 
 ROW = BackendRow("app", "app1", "10.0.1.1:8080", 0.011, 511, 3, False, True, 17)
 
 
 class StatusDocument(SynchronousTestCase):
-    """An array of one."""
+    """An array of one, and a node that takes part in routing."""
 
     def test_document(self) -> None:
         other = BackendRow("caches", "c", "[::1]:80", 0.0, 0, 0, True, False, 0)
@@ -54,6 +54,44 @@ class StatusDocument(SynchronousTestCase):
                 "counters": {"requests": 5},
             },
         )
+
+    def test_scheduler(self) -> None:
+        """The contract's own example, keys and their order included."""
+        text = """
+            {"name": "a", "number": 0, "mac": "02:00:00:00:00:0a", "address": "10.0.0.1",
+             "enabled": true, "weight": 1, "groups": 271, "average_response": 0.012,
+             "hits": 90412, "open_connections": 31, "failed": false, "draining": false}"""
+        row = NodeRow(
+            name="a",
+            number=0,
+            mac="02:00:00:00:00:0a",
+            address="10.0.0.1",
+            enabled=True,
+            weight=1,
+            groups=271,
+            average_response=0.012,
+            hits=90412,
+            open_connections=31,
+            failed=False,
+            draining=False,
+        )
+        routing = RoutingStatus("scheduler", [row], 65536, 812, 1041, 1790000000.0)
+        document = status_document("a", "203.0.113.10", [], {}, routing)
+        self.assertEqual(document["role"], "scheduler")
+        self.assertEqual(document["table"], {"buckets": 65536, "assigned": 812, "version": 1041})
+        self.assertEqual(document["swept_at"], 1790000000.0)
+        (shown,) = json.loads(json.dumps(document, allow_nan=False))["nodes"]
+        self.assertEqual(list(shown.items()), list(json.loads(text).items()))
+
+    def test_only_the_scheduler_has_a_server_status_table(self) -> None:
+        row = NodeRow("b", 1, "02:00:00:00:00:0b", "10.0.0.2", True, 1, 0, 0.0, 0, 0, False, False)
+        for role in ("backup", "fault"):
+            routing = RoutingStatus(role, [row], 65536, 3, 4, 1790000000.0)
+            document = status_document("a", None, [ROW], {}, routing)
+            self.assertEqual((document["role"], document["nodes"]), (role, []))
+            self.assertIsNone(document["swept_at"])
+            self.assertEqual(document["table"], {"buckets": 65536, "assigned": 3, "version": 4})
+            self.assertEqual(len(document["backends"]), 1)
 
     def test_nothing_is_shared(self) -> None:
         """A document is a moment: counting on changes none that was given out."""
