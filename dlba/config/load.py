@@ -14,6 +14,7 @@ import attrs
 
 from dlba.config.checks import check
 from dlba.config.document import parse
+from dlba.config.fields import file_path
 from dlba.config.files import file_problems, read_file, unreadable
 from dlba.config.nodechecks import array_warnings
 from dlba.config.nodes import Mapping, Node, Place, Scalar, Source, locate
@@ -49,19 +50,34 @@ def load_monitor(path: Path | str) -> MonitorConfig | None:
     For a user who asks a running node, and who may not read all the files that it serves with.
     Raises ConfigError when the file or that part of it can't be read.
     """
-    problems: list[Problem] = []
-    source, data = _open(path)
-    root = parse(data, source, problems)
-    if root is None:
-        raise ConfigError(tuple(problems))
+    _, root = _root(path)
     monitor = locate(root, "monitor")
     if monitor is root:
         return None
-    problems.clear()
+    problems: list[Problem] = []
     config = read_mapping(MonitorConfig, monitor, Reading(problems))
     if problems:
         raise ConfigError(tuple(problems))
     return config
+
+
+def load_state(path: Path | str) -> Path:
+    """The state folder of the node that the node.yaml at `path` is for, whatever else is in it.
+
+    As `load_monitor`, for a user who asks a running node. Raises ConfigError when the file or that
+    part of it can't be read.
+    """
+    source, root = _root(path)
+    reading = Reading()
+    if not isinstance(root, Mapping):
+        folder: Path = reading.wrong(root, "a mapping")
+    elif "state" not in root.entries:
+        folder = _state(source)
+    else:
+        folder = file_path().read(root.entries["state"].value, reading)
+    if reading.problems:
+        raise ConfigError(tuple(reading.problems))
+    return folder
 
 
 def load_text(
@@ -86,6 +102,16 @@ def _open(path: Path | str) -> tuple[Source, bytes]:
     except (OSError, ValueError) as error:
         where = Place(source, 1, 1)
         raise ConfigError((where.problem(unreadable(error)),)) from None
+
+
+def _root(path: Path | str) -> tuple[Source, Node]:
+    """The document in the file at `path`; raises ConfigError where it is none."""
+    problems: list[Problem] = []
+    source, data = _open(path)
+    root = parse(data, source, problems)
+    if root is None:
+        raise ConfigError(tuple(problems))
+    return source, root
 
 
 def _load(

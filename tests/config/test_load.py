@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from dlba.addresses import Endpoint
-from dlba.config.load import _Resolver, is_local, load, load_monitor, load_text
+from dlba.config.load import (
+    _Resolver,
+    is_local,
+    load,
+    load_monitor,
+    load_state,
+    load_text,
+)
 from dlba.errors import ConfigError
 from tests.config.samples import (
     ARRAY,
@@ -373,6 +380,45 @@ class MonitorTests(Case):
         error = self.assertRaises(ConfigError, load_monitor, self.folder / "node.yaml")
         self.assertIn(":1:19: monitor.listen: expected", str(error))
         self.assertRaises(ConfigError, load_monitor, self.folder / "none.yaml")
+
+
+class StateTests(Case):
+    """The state folder, for whoever may not read the rest."""
+
+    def state_of(self, text):
+        self.write(node=text)
+        return load_state(self.folder / "node.yaml")
+
+    def test_whatever_else_is_wrong(self):
+        text = "state: s\narray: none.yaml\nmonitor: 3\nfoo: bar\n"
+        self.assertEqual(self.state_of(text), self.folder / "s")
+        self.assertEqual(self.state_of("state: /var/lib/dlba\nstate: 3\n"), Path("/var/lib/dlba"))
+
+    def test_the_same_as_the_nodes_own(self):
+        write_pair(self.folder, "a")
+        for line in ("", "state: s\n", "state: ../s\n", "state: /s\n"):
+            for folders in ("", "/var/lib/dlba:/var/lib/other"):
+                os.environ["STATE_DIRECTORY"] = folders
+                self.write(node=NODE + line, array=ARRAY)
+                config = load(self.folder / "node.yaml", resolve=no_resolver, now=NOW)
+                self.assertEqual(load_state(str(self.folder / "node.yaml")), config.state)
+
+    def test_a_relative_path_gives_an_absolute_folder(self):
+        self.write(node="node: a\n")
+        name = os.path.relpath(self.folder / "node.yaml")
+        self.assertEqual(load_state(name), self.folder / "state")
+
+    def test_wrong(self):
+        for text, expected in (
+            ("state: []\n", ":1:8: state: expected a path, got a list"),
+            ("state:\n", ":1:7: state: expected a path, got nothing"),
+            ("hello\n", ':1:1: document: expected a mapping, got "hello"'),
+            ("[\n", ": document: expected YAML"),
+        ):
+            error = self.assertRaises(ConfigError, self.state_of, text)
+            self.assertIn(expected, str(error))
+        error = self.assertRaises(ConfigError, load_state, self.folder / "none.yaml")
+        self.assertIn(NO_FILE, str(error))
 
 
 class ResolverTests(SynchronousTestCase):
