@@ -33,16 +33,19 @@ ACCEPTS: Final = 64
 BACKLOG: Final = 4096
 #: Seconds after which a listener without room looks again, though no client of ours has ended.
 RETRY: Final = 0.25
-#: Seconds of silence before the kernel probes a client: a third of a bucket's time-out (routing).
-KEEPALIVE_IDLE: Final = 100
+#: Seconds of silence before the kernel probes a client, where nothing else is asked for.
+KEEPALIVE: Final = 100
+
+#: Seconds between two probes at most: Linux's own default.
+INTERVAL: Final = 75
 
 _NO_ROOM: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
-def bind(address: str | None, port: int) -> socket.socket:
+def bind(address: str | None, port: int, keepalive: int = KEEPALIVE) -> socket.socket:
     """A listening socket. `address` None: all addresses, both families where there are two.
 
-    Raises OSError when the address can't be had.
+    `keepalive`: seconds of silence before, and between, the kernel's probes of a client. Raises OSError when the address can't be had.
     """
     families: list[tuple[socket.AddressFamily, str]]
     if address is None:
@@ -53,7 +56,7 @@ def bind(address: str | None, port: int) -> socket.socket:
         families = [(socket.AF_INET, address)]
     for family, host in families:
         try:
-            return _bind(family, host, port, both=address is None)
+            return _bind(family, host, port, keepalive, both=address is None)
         except OSError as error:
             # A machine without IPv6 has only the second family.
             if (family, host) == families[-1] or error.errno == errno.EADDRINUSE:
@@ -61,7 +64,9 @@ def bind(address: str | None, port: int) -> socket.socket:
     raise AssertionError("unreachable")
 
 
-def _bind(family: socket.AddressFamily, host: str, port: int, both: bool) -> socket.socket:
+def _bind(
+    family: socket.AddressFamily, host: str, port: int, keepalive: int, both: bool
+) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -69,7 +74,9 @@ def _bind(family: socket.AddressFamily, host: str, port: int, both: bool) -> soc
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if both else 1)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, keepalive)
+        # A probe that is lost is followed by the next one as soon.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, min(keepalive, INTERVAL))
         sock.bind((host, port))
         sock.listen(BACKLOG)
     except BaseException:
@@ -81,11 +88,17 @@ def _bind(family: socket.AddressFamily, host: str, port: int, both: bool) -> soc
 class Listener:
     """One listening port. `deadline`, `slot`: see `dlba.web.deadlines`."""
 
-    def __init__(self, proxy: Proxy, config: ListenerConfig, address: str | None) -> None:
-        """Bind. Raises OSError when the port can't be had or a certificate can't be used."""
+    def __init__(
+        self,
+        proxy: Proxy,
+        config: ListenerConfig,
+        address: str | None,
+        keepalive: int = KEEPALIVE,
+    ) -> None:
+        """Bind; arguments as of `bind`. Raises OSError when the port can't be had or a certificate can't be used."""
         self._proxy = proxy
         self._certificates = None if config.tls is None else Certificates(config.tls)
-        self._socket = bind(address, config.port)
+        self._socket = bind(address, config.port, keepalive)
         self._family = self._socket.family
         self.port: int = self._socket.getsockname()[1]
         self._paused = False

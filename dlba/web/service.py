@@ -19,7 +19,7 @@ from dlba.config.keys import SecretKey
 from dlba.config.values import WebConfig
 from dlba.web.clientsocket import ClientSocket
 from dlba.web.deadlines import TICK
-from dlba.web.listener import Listener
+from dlba.web.listener import KEEPALIVE, Listener
 from dlba.web.proxy import AccessLog, Proxy
 
 __all__ = ["WebService"]
@@ -40,11 +40,16 @@ class WebService(Service):
         vip: str | None,
         keys: tuple[SecretKey, ...],
         log: AccessLog | None,
+        keepalive: int = KEEPALIVE,
     ) -> None:
-        """`vip`: where listeners without an address of their own listen; None: everywhere."""
+        """`vip`: where listeners without an address of their own listen; None: everywhere.
+
+        `keepalive`: seconds of silence before the kernel probes a client.
+        """
         self._reactor = reactor
         self._web = web
         self._vip = vip
+        self._keepalive = keepalive
         self.proxy = Proxy(web, keys, log)
         self.proxy.on_client_gone = self._client_gone
         self.listeners: list[Listener] = []
@@ -78,10 +83,14 @@ class WebService(Service):
 
     def _bind(self, config: Any, address: str | None) -> None:
         try:
-            self.listeners.append(Listener(self.proxy, config, address))
+            self.listeners.append(Listener(self.proxy, config, address, self._keepalive))
         except OSError as error:
             where = f"{address or '*'}:{config.port}"
             raise OSError(error.errno, f"listen on {where}: {error.strerror or error}") from error
+
+    def undo(self) -> None:
+        """The start of another part failed: give the ports back."""
+        self._close_listeners()
 
     def startService(self) -> None:
         """Accept and serve."""

@@ -67,6 +67,14 @@ class Binding(SynchronousTestCase):
         self.addCleanup(accepted.close)
         self.assertTrue(accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
         self.assertTrue(accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE))
+        self.assertEqual(accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE), 100)
+        self.assertEqual(accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL), 75)
+
+    def test_keepalive_that_fits_a_bucket(self):
+        sock = listener_module.bind("127.0.0.1", 0, keepalive=2)
+        self.addCleanup(sock.close)
+        self.assertEqual(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE), 2)
+        self.assertEqual(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL), 2)
 
 
 class Limits(ProxyTest):
