@@ -12,7 +12,8 @@ load past the end of a frame ends the program with 0.
 
 While scheduler, a node reads ARP and whatever is sent to its scheduler MAC, rubbish too, so that
 each kind of it is counted in one place; `dlba.routing.frame` judges. In own-MAC mode that would be
-all that the node itself receives, so only IPv4 packets for the VIP are read. Else it reads ARP.
+all that the node itself receives, so only IPv4 packets for the VIP are read. ARP may also be left
+to another socket, where no flood of frames delays it. A node that isn't scheduler reads ARP alone.
 
 The kernel takes a VLAN tag out of the frame before anybody sees it. Of a tagged frame that would
 be read otherwise only `VLAN_MARK` bytes come, too few for a header, so that it is counted and never
@@ -84,10 +85,10 @@ def arp_only() -> bytes:
     return _assemble(_OTHERS)
 
 
-def scheduler_filter(vip: bytes, scheduler_mac: bytes, own_mac: bytes) -> bytes:
+def scheduler_filter(vip: bytes, scheduler_mac: bytes, own_mac: bytes, arp: bool = True) -> bytes:
     """The program of the scheduler; in own-MAC mode both MACs are the same.
 
-    `vip`: 4 bytes, MACs: 6 bytes each; ValueError if not.
+    `vip`: 4 bytes, MACs: 6 bytes each; ValueError if not. `arp`: ARP frames too, else none.
     """
     if (len(vip), len(scheduler_mac), len(own_mac)) != (4, 6, 6):
         raise ValueError(
@@ -107,7 +108,11 @@ def scheduler_filter(vip: bytes, scheduler_mac: bytes, own_mac: bytes) -> bytes:
             (_LOAD_32, _IP_DESTINATION),
             (_EQUAL, int.from_bytes(vip, "big"), "", "none"),
         ]
-    return _assemble({"ours": (*ours, *_tagged("mark")), **_OTHERS})
+    blocks = {"ours": (*ours, *_tagged("mark")), **_OTHERS}
+    if not arp:
+        blocks["ours"] = ((_LOAD_16, _ETHER_TYPE), (_EQUAL, _ARP, "none", ""), *blocks["ours"])
+        blocks["other"] = _OTHERS["none"]
+    return _assemble(blocks)
 
 
 def _assemble(blocks: Mapping[str, tuple[_Line, ...]]) -> bytes:

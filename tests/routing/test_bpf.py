@@ -21,6 +21,8 @@ BROADCAST = "ff:ff:ff:ff:ff:ff"
 ARP_ONLY = arp_only()
 SECOND_MAC = scheduler_filter(address(VIP), mac(SCHEDULER), mac(OWN))
 OWN_MAC = scheduler_filter(address(VIP), mac(OWN), mac(OWN))
+SECOND_MAC_NO_ARP = scheduler_filter(address(VIP), mac(SCHEDULER), mac(OWN), arp=False)
+OWN_MAC_NO_ARP = scheduler_filter(address(VIP), mac(OWN), mac(OWN), arp=False)
 
 
 def run(program: bytes, frame: bytes, tag: int | None = None) -> int:
@@ -114,7 +116,7 @@ class ProgramTests(SynchronousTestCase):
             for program, outcome in zip(PROGRAMS, outcomes, strict=True):
                 self.assertEqual(run(program, frame, tag), sizes[outcome], (packet, outcome))
 
-    @given(mutated(), st.one_of(st.none(), st.integers(0, 0xFFFF)))
+    @given(mutated(), st.none() | st.integers(0, 0xFFFF))
     def test_any_frame(self, frame: bytes, tag: int | None) -> None:
         if tag is not None:
             frame = frame[:12] + b"\x81\x00" + tag.to_bytes(2, "big") + frame[12:]
@@ -127,10 +129,14 @@ class ProgramTests(SynchronousTestCase):
             for scheduler, program in enumerate(programs):
                 got = run(program, *untagged(frame))
                 self.assertEqual(got, expected(frame, own, bool(scheduler)))
+            bare, tag = untagged(frame)
+            got = run(OWN_MAC_NO_ARP if own else SECOND_MAC_NO_ARP, bare, tag)
+            self.assertEqual(got, 0 if bare[12:14] == b"\x08\x06" else expected(frame, own, True))
 
     @given(st.binary(max_size=13))
     def test_less_than_a_header(self, frame: bytes) -> None:
-        self.assertEqual([run(program, frame) for program in PROGRAMS], [0, 0, 0])
+        for program in (*PROGRAMS, SECOND_MAC_NO_ARP, OWN_MAC_NO_ARP):
+            self.assertEqual(run(program, frame), 0)
 
     def test_wrong_lengths(self) -> None:
         for wrong in ((b"1", bytes(6), bytes(6)), (bytes(4), bytes(5), bytes(6))):
