@@ -13,6 +13,7 @@ is written outside it: no name under /run/netns, no setting of the machine's own
 """
 
 import ctypes
+import json
 import os
 import shutil
 import subprocess
@@ -112,21 +113,30 @@ def pair(one: str = "one", two: str = "two", macs: tuple[str, str] = (ONE, TWO))
     )
 
 
+def promiscuity(link: str) -> int:
+    """How many ask that `link` receive every MAC's frames."""
+    command = ["ip", "-j", "-d", "link", "show", link]
+    run = subprocess.run(command, capture_output=True, check=True, timeout=20)
+    return json.loads(run.stdout)[0]["promiscuity"]
+
+
 @cache
-def missing(*, tun: bool = False) -> str | None:
+def missing(*, tun: bool = False, bridge: bool = False) -> str | None:
     """What keeps this process from making namespaces with links in them, None if nothing does.
 
-    `tun`: TUN devices are needed too.
+    `tun`, `bridge`: such devices are needed too.
     """
     if not shutil.which("ip"):
         return "ip (Debian package iproute2) is missing"
     try:
         with private():
             pair()
+            if bridge:
+                ip("link add switch type bridge")
     except OSError as error:
         return f"no network namespaces (root or CAP_SYS_ADMIN and CAP_NET_ADMIN needed): {error}"
     except AssertionError as error:
-        return f"no veth links in a network namespace: {error}"
+        return f"no veth or bridge in a network namespace: {error}"
     if tun and not os.access("/dev/net/tun", os.R_OK | os.W_OK):
         return "/dev/net/tun is missing or closed to this user"
     return None

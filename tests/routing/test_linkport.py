@@ -1,0 +1,135 @@
+import errno
+import os
+import socket
+import struct
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from dlba.errors import DLBAError
+from dlba.routing import linkport
+from dlba.routing.bpf import VLAN_MARK
+from dlba.routing.linkport import PacketPort, open_port
+from dlba.routing.tun import Tun
+from tests import namespaces
+from tests.namespaces import ip
+from tests.routing.frames import OWN, SCHEDULER, VIP, address, mac
+from tests.routing.ports import FORWARDED, HEADER, PortTests, Recorder, Transfer, pump_all, waits
+
+
+class PacketPortTests(PortTests, SynchronousTestCase):
+    skip = namespaces.missing(tun=True)
+    opener = PacketPort
+    vnet = True
+    vlan_mark = VLAN_MARK
+
+    def test_a_flood(self) -> None:
+        self.patch(linkport, "RECEIVE_BUFFER", 100_000)
+        self.flood(self.scheduling())
+
+    def test_goes_on_after_down_and_up(self) -> None:
+        port = self.scheduling()
+        ip("link set two down")
+        self.assertEqual(self.gone(port).errno, errno.ENETDOWN)
+        ip("link set two up")
+        self.assertEqual(self.read(port, FORWARDED[0]), [FORWARDED[0]])
+
+    def test_opened_while_down(self) -> None:
+        ip("link set two down")
+        port = self.scheduling()
+        self.assertEqual(self.gone(port).errno, errno.ENETDOWN)
+        ip("link set two up")
+        self.assertEqual(self.read(port, FORWARDED[0]), [FORWARDED[0]])
+
+    def test_a_send_has_the_news_that_the_link_is_down(self) -> None:
+        port = self.scheduling()
+        self.outside.send(FORWARDED[0])
+        self.assertTrue(waits(port))
+
+        def route(frame: memoryview, merged: bool) -> bytes:
+            ip("link set two down")
+            return HEADER
+
+        error = self.assertRaises(OSError, port.pump, route, 256)
+        self.assertEqual((error.errno, port.unsent), (errno.ENETDOWN, 1))
+
+    def test_a_frame_that_cant_be_read(self) -> None:
+        port = self.scheduling()
+        real = port._socket
+
+        class Strange:
+            fail = 1
+
+            def recv_into(self, buffer: bytearray) -> int:
+                if self.fail:
+                    self.fail -= 1
+                    raise OSError(errno.EINVAL, "a header without a word for it")
+                return real.recv_into(buffer)
+
+            send = real.send
+
+        port._socket = Strange()
+        self.outside.send(FORWARDED[0])
+        recorder = Recorder()
+        self.assertEqual(port.pump(recorder, 256), 2)
+        self.assertEqual((recorder.seen, port.unread), ([FORWARDED[0]], 1))
+        port._socket = real
+
+    def test_a_merged_frame(self) -> None:
+        port = self.scheduling()
+        sender = self.keep(socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0))
+        sender.setsockopt(263, 15, 1)  # PACKET_VNET_HDR
+        sender.bind(("one", 0))
+        frame = FORWARDED[2] + bytes(30_000)
+        frame = frame[:16] + (len(frame) - 14).to_bytes(2, "big") + frame[18:]
+        # TCP over IPv4, checksum left out, 54 bytes of headers, 1000 bytes a packet.
+        sender.send(struct.pack("=BBHHHH", 1, 1, 54, 1000, 34, 16) + frame)
+        recorder = Recorder(None)
+        self.assertEqual(pump_all(port, recorder), 1)
+        self.assertEqual((recorder.merged, len(recorder.seen[0])), ([True], len(frame)))
+        self.assertEqual(recorder.seen[0], frame)
+
+    def test_wants_headers_at_the_tun(self) -> None:
+        plain = Tun("plain", vnet=False)
+        self.addCleanup(plain.close)
+        self.assertRaises(ValueError, self.open, tun=plain)
+
+    def test_without_the_capability(self) -> None:
+        class Refusing:
+            def __init__(self, *arguments: int) -> None:
+                raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+        self.patch(linkport._socket, "socket", Refusing)
+        self.assertIn("CAP_NET_RAW", str(self.assertRaises(DLBAError, self.open)))
+
+    def test_no_descriptor_is_left(self) -> None:
+        before = len(os.listdir("/proc/self/fd"))
+        self.assertRaises(DLBAError, self.open, interface="none")
+        self.open().close()
+        self.assertEqual(len(os.listdir("/proc/self/fd")), before)
+
+
+class OpenTests(SynchronousTestCase):
+    skip = namespaces.missing(tun=True)
+
+    def test_kinds(self) -> None:
+        with namespaces.private():
+            namespaces.pair()
+            device = Tun()
+            self.addCleanup(device.close)
+            for packets in ("auto", "packet"):
+                port = open_port(packets, "two", address(VIP), mac(OWN), mac(SCHEDULER), device)
+                self.addCleanup(port.close)
+                self.assertEqual(port.name, "packet")
+
+
+class PacketTransferTests(Transfer, SynchronousTestCase):
+    skip = namespaces.missing(tun=True, bridge=True)
+    opener = PacketPort
+    vnet = True
+    offloads = True
+
+
+class PlainTransferTests(PacketTransferTests):
+    """Links without offloads, as many virtual machines have."""
+
+    offloads = False
