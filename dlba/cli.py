@@ -22,6 +22,7 @@ from typing import Any
 from dlba import __version__
 from dlba.addresses import Endpoint, ip_literal, port_number, split_endpoint
 from dlba.errors import CommandError
+from dlba.where import add_where
 
 MONITOR = "127.0.0.1:9080"  # where a node's monitor listens unless told otherwise
 TIMEOUT = 5.0  # seconds; a monitor on the same machine answers in milliseconds
@@ -315,7 +316,7 @@ def read_monitor(text: str) -> str:
     return str(Endpoint(*parts))
 
 
-COMMANDS: tuple[Callable[[Any], None], ...] = (_add_status, _add_backend)
+COMMANDS: tuple[Callable[[Any], None], ...] = (_add_status, _add_backend, add_where)
 
 
 def build_parser() -> argparse.ArgumentParser:

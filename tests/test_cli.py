@@ -125,7 +125,7 @@ class UsageTests(SynchronousTestCase):
     def test_help_names_every_command(self):
         code, out, _ = run("--help")
         self.assertEqual(code, 0)
-        for name in ("status", "backend"):
+        for name in ("status", "backend", "where"):
             self.assertIn(f"    {name} ", out)
 
     def test_wrong_usage(self):
