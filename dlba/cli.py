@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
@@ -27,6 +28,8 @@ from dlba.where import add_where
 MONITOR = "127.0.0.1:9080"  # where a node's monitor listens unless told otherwise
 TIMEOUT = 5.0  # seconds; a monitor on the same machine answers in milliseconds
 MAX_STATUS = 16 * 1024 * 1024  # bytes; thousands of backends stay far below
+REDRAW = 1.0  # seconds between two tables of `dlba status --watch`
+CLEAR = "\x1b[2J\x1b[H"  # ECMA-48: erase the screen, go to its first cell
 
 # Keys of the status document and the words shown for them.
 NODE_FACTS = (
@@ -205,6 +208,9 @@ def _add_status(commands: Any) -> None:
         description="Print the status tables of a node, read from its monitor.",
     )
     parser.add_argument("--json", action="store_true", help="print the document for programs")
+    parser.add_argument(
+        "--watch", action="store_true", help="print it again every second until Ctrl-C"
+    )
     source = parser.add_mutually_exclusive_group()
     source.add_argument(
         "--monitor",
@@ -225,10 +231,41 @@ def _add_status(commands: Any) -> None:
 
 def _run_status(args: argparse.Namespace) -> int:
     monitor = args.monitor if args.config is None else _monitor_of(args.config)
-    document = fetch_status(monitor)
-    text = json.dumps(document, indent=2) + "\n" if args.json else status_text(document)
-    sys.stdout.write(text)
+
+    def draw() -> str:
+        document = fetch_status(monitor)
+        return json.dumps(document, indent=2) + "\n" if args.json else status_text(document)
+
+    if args.watch:
+        # For programs, and in a file, one follows the other.
+        return watch(draw, clear=sys.stdout.isatty() and not args.json)
+    sys.stdout.write(draw())
     return 0
+
+
+def watch(draw: Callable[[], str], clear: bool) -> int:
+    """Print what `draw` gives every REDRAW seconds until Ctrl-C; the exit code.
+
+    `clear`: each on an empty screen, else an empty line stands between two. A CommandError at the
+    first is the command's end, later ones are told in place of the text.
+    """
+    try:
+        text = draw()
+        sys.stdout.write(CLEAR + text if clear else text)
+        while True:
+            sys.stdout.flush()
+            time.sleep(REDRAW)
+            try:
+                text = draw()
+            except CommandError as error:
+                if clear:
+                    sys.stdout.write(f"{CLEAR}{error}\n")
+                else:
+                    print(error, file=sys.stderr)
+            else:
+                sys.stdout.write(CLEAR + text if clear else "\n" + text)
+    except KeyboardInterrupt:
+        return 0
 
 
 # Backend

@@ -5,12 +5,14 @@ import http.server
 import io
 import json
 import os
+import pty
 import re
 import signal
 import socket
 import subprocess
 import sys
 import threading
+import types
 import urllib.request
 from pathlib import Path
 
@@ -288,6 +290,96 @@ class StatusTests(MonitorCase):
                 timeout=WAIT,
             )
         self.assertEqual((done.returncode, done.stderr), (1, b""))
+
+
+class Terminal(io.StringIO):
+    """Standard output that says it is a terminal."""
+
+    def isatty(self):
+        return True
+
+
+class WatchTests(MonitorCase):
+    """`dlba status --watch` until Ctrl-C."""
+
+    def watch(self, *answers, out=None, more=()):
+        """Let the monitor give these in turn (a status, or a document), then Ctrl-C."""
+        monitor = self.monitor(alone())
+        slept = []
+
+        def answer():
+            given = answers[len(slept)]
+            status, document = (given, {}) if isinstance(given, int) else (200, given)
+            self.server.answer = status, json.dumps(document).encode()
+
+        def sleep(seconds):
+            slept.append(seconds)
+            if len(slept) == len(answers):
+                raise KeyboardInterrupt
+            answer()
+
+        answer()
+        self.patch(cli, "time", types.SimpleNamespace(sleep=sleep))
+        out, err = out or io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            code = cli.main(("status", "--watch", "--monitor", monitor, *more))
+        self.assertEqual(set(slept), {1.0} if slept else set())
+        return code, out.getvalue(), err.getvalue()
+
+    def test_no_terminal(self):
+        first, second = cli.status_text(alone()), cli.status_text(SCHEDULER)
+        got = self.watch(alone(), SCHEDULER, alone())
+        self.assertEqual(got, (0, f"{first}\n{second}\n{first}", ""))
+
+    def test_terminal(self):
+        first, second = cli.status_text(alone()), cli.status_text(SCHEDULER)
+        got = self.watch(alone(), SCHEDULER, out=Terminal())
+        self.assertEqual(got, (0, f"\x1b[2J\x1b[H{first}\x1b[2J\x1b[H{second}", ""))
+
+    def test_json(self):
+        code, out, err = self.watch(alone(), SCHEDULER, out=Terminal(), more=("--json",))
+        first, second = out.split("\n\n")
+        self.assertEqual((json.loads(first), json.loads(second)), (alone(), SCHEDULER))
+        self.assertEqual((code, err), (0, ""))
+
+    def test_node_that_is_not_there_at_the_start(self):
+        code, out, err = self.watch(503, alone())
+        self.assertEqual((code, out), (1, ""))
+        self.assertIn("GET /status: expected status 200, got 503", err)
+
+    def test_node_that_goes_and_comes_back(self):
+        text = cli.status_text(alone())
+        code, out, err = self.watch(alone(), 503, 503, alone())
+        self.assertEqual((code, out), (0, f"{text}\n{text}"))
+        self.assertEqual(err.count("expected status 200, got 503\n"), 2)
+        code, out, err = self.watch(alone(), 503, alone(), out=Terminal())
+        self.assertEqual((code, err), (0, ""))
+        shown = out.split("\x1b[2J\x1b[H")
+        self.assertEqual((shown[1], shown[3]), (text, text))
+        self.assertRegex(shown[2], "^monitor .*: expected status 200, got 503\n$")
+
+    def test_on_a_real_terminal_until_a_signal(self):
+        monitor = self.monitor(alone())
+        ours, theirs = pty.openpty()
+        process = subprocess.Popen(
+            [sys.executable, "-m", "dlba.cli", "status", "--watch", "--monitor", monitor],
+            cwd=ROOT,
+            stdout=theirs,
+            stderr=subprocess.PIPE,
+        )
+        os.close(theirs)
+        try:
+            shown = b""
+            while shown.count(b"requests") < 2:
+                shown += os.read(ours, 4096)
+            process.send_signal(signal.SIGINT)
+            _, err = process.communicate(timeout=WAIT)
+        finally:
+            process.kill()
+            process.wait(WAIT)
+            os.close(ours)
+        self.assertEqual((process.returncode, err), (0, b""))
+        self.assertTrue(shown.startswith(b"\x1b[2J\x1b[Hnode a  role alone"))
 
 
 class ConfigTests(MonitorCase):
