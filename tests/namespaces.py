@@ -21,6 +21,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from time import monotonic, sleep
+from typing import Any
 
 CLONE_NEWNET = 0x40000000
 ONE = "02:99:00:00:01:01"
@@ -108,16 +110,35 @@ def pair(one: str = "one", two: str = "two", macs: tuple[str, str] = (ONE, TWO))
     """A veth pair in the namespace that is entered, both ends up, with these MACs."""
     ip(
         f"link add {one} address {macs[0]} type veth peer name {two} address {macs[1]}",
-        f"link set {one} up",
-        f"link set {two} up",
     )
+    up(one, two)
+
+
+def up(*links: str) -> None:
+    """Bring `links` up, and wait until they carry frames.
+
+    A link that has its carrier drops all that is sent, without a word, until the kernel gets round
+    to giving it a queue (linkwatch); mostly at once, on a busy machine not.
+    """
+    ip(*(f"link set {link} up" for link in links))
+    until = monotonic() + 10
+    while any(_show(link)["qdisc"] == "noop" for link in links):
+        if monotonic() > until:
+            raise AssertionError(f"links: expected {links} up within 10 s, got some without a peer")
+        sleep(0.002)
+
+
+def _show(link: str) -> Any:
+    """What `ip` knows of a link."""
+    command = ["ip", "-j", "-d", "link", "show", link]
+    return json.loads(subprocess.run(command, capture_output=True, check=True, timeout=20).stdout)[
+        0
+    ]
 
 
 def promiscuity(link: str) -> int:
     """How many ask that `link` receive every MAC's frames."""
-    command = ["ip", "-j", "-d", "link", "show", link]
-    run = subprocess.run(command, capture_output=True, check=True, timeout=20)
-    return json.loads(run.stdout)[0]["promiscuity"]
+    return _show(link)["promiscuity"]
 
 
 @cache

@@ -253,7 +253,7 @@ class PortTests:
         self.assertIn(error.errno, (100, 19, 6))  # ENETDOWN, ENODEV, ENXIO
         self.assertFalse(port.send(QUESTION))
         port.close()
-        ip("link set two up")
+        namespaces.up("two")
         self.assertEqual(self.read(self.scheduling(), FORWARDED[0]), [FORWARDED[0]])
 
     def test_deleted(self) -> None:
@@ -281,7 +281,8 @@ class PortTests:
 
     def test_own_kernel(self) -> None:
         port = self.scheduling()
-        ip(f"addr add {VIP}/32 dev dlba0", "link set dlba0 up")
+        ip(f"addr add {VIP}/32 dev dlba0")
+        namespaces.up("dlba0")
         udp = self.keep(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
         udp.bind((VIP, 0))
         udp.settimeout(1)
@@ -326,7 +327,7 @@ class Transfer:
         with self.scheduler.entered():
             self.tun = Tun(vnet=self.vnet)
             self.stack.callback(self.tun.close)
-            ip("link set dlba0 up")
+            namespaces.up("dlba0")
             values = address(VIP), mac(OWN), mac(SCHEDULER), self.tun
             self.port = type(self).opener("eth0", *values)
             self.stack.callback(self.port.close)
@@ -347,7 +348,8 @@ class Transfer:
             offloads_off(name, "eth0")
         namespace.take("eth0")
         with namespace.entered():
-            ip(f"addr add {number}/24 dev eth0", "link set eth0 up")
+            ip(f"addr add {number}/24 dev eth0")
+            namespaces.up("eth0")
         return namespace
 
     def upload(self, server_at: Namespace, answer: bytes) -> None:

@@ -8,7 +8,7 @@ import struct
 from hypothesis import given
 from hypothesis import strategies as st
 from scapy.layers.inet6 import IPv6
-from scapy.layers.l2 import ARP, Dot1AD, Dot1Q, Ether
+from scapy.layers.l2 import ARP, Dot1AD, Dot1Q
 from scapy.packet import Raw
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -63,16 +63,16 @@ def untagged(frame: bytes) -> tuple[bytes, int | None]:
 def expected(frame: bytes, own_mac: bool, scheduler: bool) -> int:
     """How many bytes of the frame the scheduler, or a backup, wants to read."""
     frame, tag = untagged(frame)
-    seen = Ether(frame)
+    destination, kind = frame[:6].hex(":"), frame[12:14].hex()
     tagged = bool(tag and tag % 4096)
     if own_mac:
-        packet = seen.type == 0x0800 and len(frame) >= 34
-        ours = seen.dst == OWN and packet and frame[30:34] == address(VIP)
+        to_vip = kind == "0800" and frame[30:34] == address(VIP)
+        ours = destination == OWN and to_vip
     else:
-        ours = seen.dst == SCHEDULER
+        ours = destination == SCHEDULER
     if scheduler and ours:
         return VLAN_MARK if tagged else len(frame)
-    return len(frame) if seen.type == 0x0806 and not tagged else 0
+    return len(frame) if kind == "0806" and not tagged else 0
 
 
 WHOLE, NOTHING, MARK = "whole", "nothing", "mark"

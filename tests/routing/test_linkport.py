@@ -30,14 +30,14 @@ class PacketPortTests(PortTests, SynchronousTestCase):
         port = self.scheduling()
         ip("link set two down")
         self.assertEqual(self.gone(port).errno, errno.ENETDOWN)
-        ip("link set two up")
+        namespaces.up("two")
         self.assertEqual(self.read(port, FORWARDED[0]), [FORWARDED[0]])
 
     def test_opened_while_down(self) -> None:
         ip("link set two down")
         port = self.scheduling()
         self.assertEqual(self.gone(port).errno, errno.ENETDOWN)
-        ip("link set two up")
+        namespaces.up("two")
         self.assertEqual(self.read(port, FORWARDED[0]), [FORWARDED[0]])
 
     def test_a_send_has_the_news_that_the_link_is_down(self) -> None:

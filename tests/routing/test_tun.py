@@ -25,7 +25,8 @@ class TunTests(SynchronousTestCase):
     def up(self, vnet: bool) -> Tun:
         device = Tun(vnet=vnet)
         self.addCleanup(device.close)
-        namespaces.ip(f"addr add {ADDRESS}/32 dev dlba0", "link set dlba0 up")
+        namespaces.ip(f"addr add {ADDRESS}/32 dev dlba0")
+        namespaces.up("dlba0")
         return device
 
     def receiver(self) -> socket.socket:
