@@ -13,6 +13,7 @@ import ipaddress
 import os
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from twisted.internet.defer import Deferred, DeferredList
 
-from dlba.addresses import Endpoint
+from dlba.addresses import Endpoint, ip_literal
 from dlba.backend import RunningBackend, listen
 from dlba.config.values import (
     ArrayConfig,
@@ -43,20 +44,24 @@ HTTPS_PORT = 8443
 MONITOR_PORT = 9080
 BACKENDS = ("app1", "app2", "app3")
 
+CERTIFIED = ("localhost", "127.0.0.1", "::1")
 CERTIFICATE_DAYS = 30  # longer than any demo; a forgotten one ends by itself
 CLOCK_SLACK = dt.timedelta(hours=1)  # for a client whose clock is behind
 
 
-def write_certificate(certificate: Path, key: Path) -> None:
+def write_certificate(certificate: Path, key: Path, names: Sequence[str] = CERTIFIED) -> None:
     """Write a fresh self-signed ECDSA P-256 certificate and its key as PEM files.
 
-    It is valid for CERTIFICATE_DAYS and for localhost, 127.0.0.1 and ::1. The key's file has mode
-    0600 from the start. Files of these names are replaced; OSError if they can't be written.
+    It is valid for CERTIFICATE_DAYS and for `names`, host names and IP literals. The key's file has
+    mode 0600 from the start. Files of these names are replaced; OSError if they can't be written.
     """
     private_key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "DLBA demo")])
     now = dt.datetime.now(dt.UTC)
-    addresses = [x509.IPAddress(ipaddress.ip_address(text)) for text in ("127.0.0.1", "::1")]
+    certified = [
+        x509.IPAddress(ipaddress.ip_address(text)) if ip_literal(text) else x509.DNSName(text)
+        for text in names
+    ]
     signed = (
         x509.CertificateBuilder()
         .subject_name(name)
@@ -65,9 +70,7 @@ def write_certificate(certificate: Path, key: Path) -> None:
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - CLOCK_SLACK)
         .not_valid_after(now + dt.timedelta(days=CERTIFICATE_DAYS))
-        .add_extension(
-            x509.SubjectAlternativeName([x509.DNSName("localhost"), *addresses]), critical=False
-        )
+        .add_extension(x509.SubjectAlternativeName(certified), critical=False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
         .sign(private_key, hashes.SHA256())

@@ -45,6 +45,14 @@ class CertificateTests(SynchronousTestCase):
         left = certificate.not_valid_after_utc - now
         self.assertTrue(dt.timedelta(days=29) < left <= dt.timedelta(days=30), left)
 
+    def test_other_names(self):
+        demo.write_certificate(self.pem, self.key, ("203.0.113.10", "shop.example"))
+        server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        server.load_cert_chain(self.pem, self.key)
+        for name in ("203.0.113.10", "shop.example"):
+            self.assertTrue(self.shake(server, name), name)
+        self.assertRaises(ssl.SSLCertVerificationError, self.shake, server, "localhost")
+
     def test_client_that_trusts_it_accepts_it(self):
         server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         server.load_cert_chain(self.pem, self.key)

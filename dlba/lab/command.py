@@ -1,0 +1,433 @@
+"""The command `dlba lab`: a whole array on one machine, made, shown, hurt and taken down.
+
+Adapter: arguments in, text and exit codes out. What a lab is stands in `dlba.lab.plan`; network and
+programs do the work. A command that changes a lab holds it meanwhile (`programs.held`), so that two
+don't mix. `up` makes all or nothing; `down` works on whatever is left of a lab, each of its steps
+whether or not the one before succeeded.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import re
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from dlba.errors import CommandError, ConfigError, DLBAError
+from dlba.lab import network, programs
+from dlba.lab.plan import (
+    BACKEND_PORT,
+    LAB_NAME,
+    NODE_NAME,
+    NODES_LIMIT,
+    PART_NAME,
+    PROGRAM_NAME,
+    SWITCH,
+    NodeState,
+    Part,
+    Plan,
+    array_values,
+    change,
+    is_settled,
+    namespace,
+    packets,
+    plan,
+    scheduler_of,
+)
+
+UP_TIMEOUT = 30.0  # seconds until all programs must be up, and for each node
+UP_EACH = 3.0  # more: a busy machine with one core takes that for a node and its backend
+SETTLE_TIMEOUT = 5.0  # seconds for the nodes to find each other; who is late is no failure
+LINK_TIMEOUT = 3.0  # seconds for a carrier to come or go
+WAIT = 120.0  # seconds for another command on the same lab; `up` takes the longest
+
+
+def add_lab(commands: Any) -> None:
+    """Add `lab` with its own commands."""
+    parser = commands.add_parser(
+        "lab",
+        help="run a whole array in network namespaces on this machine",
+        description="A switch, nodes, demo backends and a client in network namespaces on this "
+        "Linux machine, to try and to test. Needs root. docs/lab.md shows what is made.",
+    )
+    parser.add_argument(
+        "--name", type=_read(LAB_NAME, "a name"), default="lab", help="of the lab (default: lab)"
+    )
+    tasks = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    up = _task(tasks, _up, "up", "make a lab and start it")
+    up.add_argument("--nodes", type=_read_count, default=3, help=f"1 to {NODES_LIMIT} (default: 3)")
+    up.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change array.yaml, e.g. routing.bucket_timeout=30; null takes a key away",
+    )
+    up.add_argument("--json", action="store_true", help="print the status for programs")
+    status = _task(tasks, _status, "status", "show who runs and who is scheduler")
+    status.add_argument("--json", action="store_true", help="print it for programs")
+    within = _task(tasks, _exec, "exec", "run a command as node, client, backend or switch")
+    within.add_argument("part", metavar="NAME", type=_read(PART_NAME, "a, app1, client, switch…"))
+    within.add_argument("command", metavar="-- COMMAND", nargs=argparse.REMAINDER)
+    for run, word, text in (
+        (_kill, "kill", "kill the program of a node or backend (SIGKILL)"),
+        (_start, "start", "start the program of a node or backend again"),
+    ):
+        task = _task(tasks, run, word, text)
+        task.add_argument("part", metavar="NAME", type=_read(PROGRAM_NAME, "a node or backend"))
+    for run, word, text in (
+        (_cut, "cut", "take the link of a node to the front segment down"),
+        (_heal, "heal", "take it up again"),
+    ):
+        task = _task(tasks, run, word, text)
+        task.add_argument("part", metavar="NODE", type=_read(NODE_NAME, "a node (a to z)"))
+    _task(tasks, _down, "down", "end a lab and leave nothing behind")
+
+
+def _task(
+    tasks: Any, run: Callable[[argparse.Namespace], int], word: str, text: str
+) -> argparse.ArgumentParser:
+    task: argparse.ArgumentParser = tasks.add_parser(
+        word, help=text, description=text[0].upper() + text[1:] + "."
+    )
+    # Also behind the word; without a default, which would undo what stands before it.
+    task.add_argument(
+        "--name", type=_read(LAB_NAME, "a name"), default=argparse.SUPPRESS, help="of the lab"
+    )
+    task.set_defaults(run=lambda args: _guarded(run, args))
+    return task
+
+
+def _read(pattern: re.Pattern[str], expected: str) -> Callable[[str], str]:
+    def read(text: str) -> str:
+        if not pattern.fullmatch(text):
+            raise argparse.ArgumentTypeError(f"expected {expected}, got {text!r}")
+        return text
+
+    return read
+
+
+def _read_count(text: str) -> int:
+    if not text.isdecimal() or not text.isascii() or not 1 <= int(text[:9]) <= NODES_LIMIT:
+        raise argparse.ArgumentTypeError(f"expected 1 to {NODES_LIMIT} nodes, got {text!r}")
+    return int(text)
+
+
+def _guarded(run: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
+    """The command, where it can work, with its errors as those of a command."""
+    if sys.platform != "linux":
+        raise CommandError(f"dlba lab: expected Linux, got {sys.platform}", 1)
+    if os.geteuid() != 0:
+        raise CommandError(f"dlba lab: expected root, got user id {os.geteuid()}", 1)
+    try:
+        return run(args)
+    except (CommandError, BrokenPipeError):
+        raise
+    except ConfigError as error:
+        raise CommandError(str(error), 2) from None
+    except DLBAError as error:
+        raise CommandError(f"dlba lab: {error}", 1) from None
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        raise CommandError(f"dlba lab: {where}{error.strerror or error}", 1) from None
+
+
+@contextlib.contextmanager
+def _signals(action: Any) -> Iterator[None]:
+    """What asks this command to end does `action` instead, unless it is ignored anyway."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before[signal.SIGHUP] = signal.getsignal(signal.SIGHUP)
+    for number, former in before.items():
+        if former != signal.SIG_IGN:
+            signal.signal(number, action)
+    try:
+        yield
+    finally:
+        for number, former in before.items():
+            signal.signal(number, former)
+
+
+# up and down
+
+
+def _up(args: argparse.Namespace) -> int:
+    name = args.name
+    lab = plan(name, args.nodes)
+    values = array_values(lab)
+    for setting in args.set:
+        try:
+            change(values, setting)
+        except ValueError as error:
+            raise CommandError(f"dlba lab up: --set {error}", 2) from None
+    with programs.held(name, make=True):
+        if programs.exists(name):
+            raise DLBAError(f"lab {name}: expected none, got one: `dlba lab{_of(name)} down` first")
+        try:
+            with _signals(signal.default_int_handler):
+                made = _make(lab, values, not args.json)
+        except BaseException as error:
+            _take_down(name)
+            if isinstance(error, KeyboardInterrupt):
+                raise DLBAError(f"lab {name}: interrupted, and taken down") from None
+            raise
+    document = _document(made)
+    if args.json:
+        print(json.dumps(document, indent=2))
+    else:
+        print("\n".join([*_text(document), *_to_try(made)]))
+    return 0
+
+
+def _make(lab: Plan, values: dict[str, Any], talk: bool) -> programs.Lab:
+    from dlba.config.load import load
+
+    made = programs.write_files(lab, values)
+    for node in lab.nodes:
+        load(programs.folder(lab.name) / node.name / "node.yaml")
+    if talk:
+        count = len(lab.nodes)
+        print(f"lab {lab.name}: starting {count} nodes and {count} backends", flush=True)
+    with programs.together():
+        network.create(lab.namespaces)
+    network.build(lab, offloads=packets(values) != "pcap")
+    started = {part.name: programs.start(lab.name, part) for part in lab.programs}
+    programs.wait_ready(made, started, UP_TIMEOUT + UP_EACH * len(lab.nodes))
+    end = time.monotonic() + SETTLE_TIMEOUT
+    names = [node.name for node in lab.nodes]
+    while not is_settled(list(programs.ask_status(lab.name, names).values()), made.web):
+        if time.monotonic() > end:
+            break
+        time.sleep(programs.POLL)
+    return made
+
+
+def _down(args: argparse.Namespace) -> int:
+    name = args.name
+    if not programs.folder(name).exists() and not network.names_of(name):
+        print(f"lab {name}: nothing there")
+        return 0
+    here = network.identity_of_process("self")
+    for inside in network.names_of(name):
+        if network.identity(inside) == here:
+            raise DLBAError(f"lab {name}: expected to be run outside of it, got {inside}")
+    with programs.held(name, make=True, wait=WAIT):
+        _take_down(name)
+    print(f"lab {name}: down")
+    return 0
+
+
+def _take_down(name: str) -> None:
+    """End and remove whatever there is of the lab, which is held."""
+    problems = []
+    # Asked to end half-way, it would leave the rest behind.
+    with _signals(signal.SIG_IGN):
+        removals = [lambda which=which: network.remove(which) for which in network.names_of(name)]
+        steps: list[Callable[[], object]] = [lambda: programs.kill_all(name), *removals]
+        for step in (*steps, lambda: programs.remove_files(name)):
+            try:
+                step()
+            except (OSError, DLBAError) as error:
+                problems.append(str(error))
+    if problems:
+        raise DLBAError(
+            f"lab {name}: expected to leave nothing behind, got: " + "; ".join(problems)
+        )
+
+
+# status
+
+
+def _status(args: argparse.Namespace) -> int:
+    document = _document(programs.read_lab(args.name))
+    print(json.dumps(document, indent=2) if args.json else "\n".join(_text(document)))
+    return 0
+
+
+def _document(lab: programs.Lab) -> dict[str, Any]:
+    """What is seen of the lab from outside; the contract's document and a little more."""
+    name = lab.plan.name
+    pids = {part.name: programs.running(name, part.name) for part in lab.plan.programs}
+    asked = [node.name for node in lab.plan.nodes if pids[node.name] is not None]
+    documents = programs.ask_status(name, asked)
+
+    def state(node: Part) -> NodeState:
+        said = documents.get(node.name) or {}
+        pid, front = pids[node.name], node.links[0]
+        link = network.has_link(namespace(name, node.name), front.interface)
+        role, term = said.get("role"), said.get("term")
+        return NodeState(node.name, node.address, front.mac, pid is not None, link, role, pid, term)
+
+    nodes = [state(node) for node in lab.plan.nodes]
+    return {
+        "name": name,
+        "vip": lab.vip,
+        "scheduler": scheduler_of(nodes),
+        "nodes": [
+            {
+                "name": node.name,
+                "address": node.address,
+                "mac": node.mac,
+                "running": node.running,
+                "link": node.link,
+                "role": node.role,
+                "pid": node.pid,
+            }
+            for node in nodes
+        ],
+        "backends": [
+            {
+                "name": backend.name,
+                "address": f"{backend.address}:{BACKEND_PORT}",
+                "running": pids[backend.name] is not None,
+                "pid": pids[backend.name],
+            }
+            for backend in lab.plan.backends
+        ],
+        "client": {"address": lab.plan.client.address},
+    }
+
+
+def _text(document: dict[str, Any]) -> list[str]:
+    nodes, backends, client = document["nodes"], document["backends"], document["client"]
+    rows = [
+        ("name", "address", "mac", "runs", "link", "role"),
+        *((n["name"], n["address"], n["mac"], *_seen(n), n["role"] or "-") for n in nodes),
+        *((b["name"], b["address"], "-", *_seen(b), "backend") for b in backends),
+        ("client", client["address"], "-", "-", "-", "client"),
+    ]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    head = f"lab {document['name']}  vip {document['vip'] or '-'}"
+    return [
+        f"{head}  scheduler {document['scheduler'] or '-'}",
+        *("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows),
+    ]
+
+
+def _seen(row: dict[str, Any]) -> list[str]:
+    return [{True: "yes", False: "no", None: "-"}[row.get(key)] for key in ("running", "link")]
+
+
+def _of(name: str) -> str:
+    """What a command line says of the lab's name."""
+    return "" if name == "lab" else f" --name {name}"
+
+
+def _to_try(lab: programs.Lab) -> list[str]:
+    command = f"dlba lab{_of(lab.plan.name)}"
+    vip = lab.vip or lab.plan.nodes[0].address
+    tries = [
+        (f"exec client -- curl -ki https://{vip}/", "X-Backend: who answered"),
+        (f"exec client -- curl -i http://{vip}/static/logo.png", "chosen by URL"),
+        ("exec a -- dlba status", "the tables of node a"),
+        ("kill a", "then: status, start a"),
+        ("cut b", "then: status, heal b"),
+        ("down", "leaves nothing behind"),
+    ]
+    if not lab.web:
+        # No proxy: whatever server the nodes run. One that shows who answers is at hand.
+        serve = f"exec a -- dlba backend --name a --address {vip} --port 80"
+        tries[:2] = [
+            (serve, "some server on each node, each in a terminal of its own"),
+            (f"exec client -- curl -i http://{vip}/", "X-Backend: which node answered"),
+        ]
+    width = max(len(text) for text, _ in tries)
+    return ["Try:", *(f"  {command} {text.ljust(width)}  # {why}" for text, why in tries)]
+
+
+# Single parts
+
+
+@contextlib.contextmanager
+def _changing(args: argparse.Namespace) -> Iterator[tuple[programs.Lab, Part]]:
+    """The lab and the part of it that the arguments name, while nobody else changes the lab."""
+    with programs.held(args.name, wait=WAIT):
+        lab = programs.read_lab(args.name)
+        yield lab, _part(lab, args.part)
+
+
+def _part(lab: programs.Lab, name: str) -> Part:
+    part = lab.plan.part(name)
+    if part is None:
+        names = ", ".join(part.name for part in lab.plan.parts)
+        raise CommandError(f"dlba lab: lab {lab.plan.name}: expected one of {names}, got {name}", 2)
+    return part
+
+
+def _exec(args: argparse.Namespace) -> int:
+    command: list[str] = args.command
+    # Pythons differ in whether they leave the first -- in.
+    command = command[1:] if command[:1] == ["--"] else command
+    if not command:
+        raise CommandError("dlba lab exec: expected NAME -- COMMAND, got no command", 2)
+    lab = programs.read_lab(args.name)
+    env = dict(os.environ)
+    env.pop("DLBA_CONTROL", None)
+    if args.part != SWITCH and _part(lab, args.part).kind == "node":
+        state = programs.folder(args.name) / args.part / "state"
+        env["DLBA_CONTROL"] = str(state / "control")
+    # So that dlba is found there as it was here, in a venv too.
+    scripts = str(Path(sys.executable).parent)
+    env["PATH"] = os.pathsep.join((env.get("PATH", os.defpath), scripts))
+    network.enter(namespace(args.name, args.part))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Python ignores it, and what is ignored stays so in the program that comes.
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    try:
+        os.execvpe(command[0], command, env)  # noqa: S606 - the user's own command
+    except OSError as error:
+        raise CommandError(f"dlba lab exec: {command[0]}: {error.strerror}", 1) from None
+
+
+def _kill(args: argparse.Namespace) -> int:
+    with _changing(args) as (lab, part):
+        programs.kill(lab.plan.name, part.name)
+    print(f"{part.name}: killed")
+    return 0
+
+
+def _start(args: argparse.Namespace) -> int:
+    name = args.name
+    with _changing(args) as (lab, part):
+        pid = programs.running(name, part.name)
+        if pid is not None:
+            raise DLBAError(f"lab {name}: {part.name}: expected no program, got process {pid}")
+        started = programs.start(name, part)
+        try:
+            programs.wait_ready(lab, {part.name: started}, UP_TIMEOUT)
+        except BaseException:
+            with contextlib.suppress(DLBAError):  # it has ended by itself
+                programs.kill(name, part.name)
+            raise
+    print(f"{part.name}: running")
+    return 0
+
+
+def _cut(args: argparse.Namespace) -> int:
+    return _set_link(args, False)
+
+
+def _heal(args: argparse.Namespace) -> int:
+    return _set_link(args, True)
+
+
+def _set_link(args: argparse.Namespace, up: bool) -> int:
+    """Take the switch's port of a node's front link up or down; back when the node sees it."""
+    with _changing(args) as (lab, node):
+        front = node.links[0]
+        network.set_port(lab.plan.name, front.port, up)
+        end = time.monotonic() + LINK_TIMEOUT
+        while network.has_link(namespace(lab.plan.name, node.name), front.interface) != up:
+            if time.monotonic() > end:
+                wanted = "a link" if up else "no link"
+                raise DLBAError(f"lab {lab.plan.name}: {node.name}: expected {wanted}, got another")
+            time.sleep(programs.POLL / 5)
+    print(f"{node.name}: link {'up' if up else 'down'}")
+    return 0
