@@ -322,12 +322,13 @@ def _of(name: str) -> str:
 def _to_try(lab: programs.Lab) -> list[str]:
     command = f"dlba lab{_of(lab.plan.name)}"
     vip = lab.vip or lab.plan.nodes[0].address
+    last = lab.plan.nodes[-1].name  # the first is the scheduler, which nobody replaces yet
     tries = [
         (f"exec client -- curl -ki https://{vip}/", "X-Backend: who answered"),
         (f"exec client -- curl -i http://{vip}/static/logo.png", "chosen by URL"),
         ("exec a -- dlba status", "the tables of node a"),
-        ("kill a", "then: status, start a"),
-        ("cut b", "then: status, heal b"),
+        (f"kill {last}", f"then: status, start {last}"),
+        (f"cut {last}", f"then: status, heal {last}"),
         ("down", "leaves nothing behind"),
     ]
     if not lab.web:
