@@ -1,11 +1,13 @@
 """Wires one node's services together; decides nothing.
 
-A node is one Twisted service: the proxy, the monitor, the access log and the keys that sign route
-tokens. What the monitor shows comes from the proxy by callables, so neither knows the other.
+A node is one Twisted service: the scheduler's part (with an interface), the proxy or, without one,
+the check of whatever serves on the VIP, the monitor, the control socket, the access log and the
+keys. What the monitor shows comes from the parts by callables, so none knows another.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,12 +15,17 @@ from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
+from dlba.config.keys import Keys
 from dlba.config.values import NodeConfig
+from dlba.control import ControlService, flow_of
 from dlba.monitor.accesslog import Record, formatter
 from dlba.monitor.logfile import LogFile
 from dlba.monitor.server import MonitorService, monitor_site
-from dlba.monitor.status import BackendRow, status_document
-from dlba.state import load_keys
+from dlba.monitor.status import BackendRow, NodeRow, RoutingStatus, status_document
+from dlba.routing.check import ServerCheck
+from dlba.routing.service import RoutingService
+from dlba.state import load_keys, lock_state, make_state
+from dlba.web.listener import KEEPALIVE
 from dlba.web.proxy import AccessLog
 from dlba.web.service import WebService
 
@@ -34,31 +41,88 @@ class Node(MultiService):
         super().__init__()
         self._config = config
         self._access: LogFile[Record] | None = None
+        self._lock: int | None = None
+        self.routing: RoutingService | None = None
+        self.check: ServerCheck | None = None
         self.web: WebService | None = None
         self.monitor: MonitorService | None = None
-        log: AccessLog | None = None
-        if config.log.access is not None:
-            line = formatter(config.log.format)
-            self._access = LogFile(config.log.access, reactor, self._report, line)
-            log = self._log_request
-        if config.array.web is not None:
-            self.web = WebService(
-                reactor, config.array.web, config.array.vip, load_keys(config).signing, log
-            )
+        array = config.array
+        keys = self._load_keys()
+        # First of all: the web's ports are on the VIP, which is on loopback only then.
+        if config.interface is not None and keys is not None:
+            self.routing = RoutingService(reactor, config, keys.hash, self._own_status)
+            self.routing.setServiceParent(self)
+        if array.web is not None and keys is not None:
+            log: AccessLog | None = None
+            if config.log.access is not None:
+                line = formatter(config.log.format)
+                self._access = LogFile(config.log.access, reactor, self._report, line)
+                log = self._log_request
+            keepalive = KEEPALIVE
+            if array.nodes:
+                # Three probes within a bucket's time-out: idle connections keep their node.
+                keepalive = max(int(array.routing.bucket_timeout / 3), 1)
+            self.web = WebService(reactor, array.web, array.vip, keys.signing, log, keepalive)
             self.web.setServiceParent(self)
+        elif self.routing is not None and array.vip is not None:
+            changed = self.routing.server_changed
+            self.check = ServerCheck(reactor, array.vip, array.routing.ports, changed)
+            self.check.setServiceParent(self)
         if config.monitor is not None:
             listen = config.monitor.listen
             site = monitor_site(reactor, self.status, self.ready)
             self.monitor = MonitorService(reactor, listen.host, listen.port, site)
             self.monitor.setServiceParent(self)
+        if self.routing is not None:
+            commands = {"where": self._where}
+            ControlService(reactor, config.state / "control", commands).setServiceParent(self)
+
+    def _load_keys(self) -> Keys | None:
+        """The keys, where a part needs them; makes the state folder where it is needed."""
+        config = self._config
+        if config.interface is not None:
+            make_state(config.state)
+        if config.array.web is not None or (
+            config.interface is not None and config.array.routing.hash == "keyed"
+        ):
+            return load_keys(config)
+        return Keys(()) if config.interface is not None else None
+
+    def privilegedStartService(self) -> None:
+        """Bind and set up what needs it. Puts everything back when a part raises."""
+        try:
+            if self.routing is not None:
+                self._lock = lock_state(self._config.state)
+            super().privilegedStartService()
+        except BaseException:
+            self._undo()
+            raise
+
+    def _undo(self) -> None:
+        if self.web is not None:
+            self.web.undo()
+        if self.routing is not None:
+            self.routing.undo()
+        self._unlock()
+
+    def _unlock(self) -> None:
+        lock, self._lock = self._lock, None
+        if lock is not None:
+            os.close(lock)
 
     def _log_request(self, fields: tuple[Any, ...]) -> None:
         if self._access is not None:
             # Record(*fields) would take the tuple apart and put it together again.
             self._access.write(tuple.__new__(Record, fields))
 
+    # ---------------------------------------------------------------- what others ask
+
     def ready(self) -> bool:
         """Whether this node may get traffic."""
+        if self.routing is not None and (not self.routing.running or self.routing.role == "fault"):
+            return False
+        if self.check is not None:
+            return self.check.alive
         return self.web is not None and self.web.serving
 
     def status(self) -> Mapping[str, Any]:
@@ -85,7 +149,53 @@ class Node(MultiService):
             counters["open_clients"] = len(proxy.clients)
         if self._access is not None:
             counters["log_lines_lost"] = self._access.lost
-        return status_document(self._config.node, self._config.array.vip, rows, counters)
+        if self.routing is not None:
+            counters |= self.routing.counters()
+        vip = self._config.array.vip
+        return status_document(self._config.node, vip, rows, counters, self._routing_status())
+
+    def _routing_status(self) -> RoutingStatus | None:
+        if self.routing is None:
+            return None
+        scheduler = self.routing.path.scheduler
+        return RoutingStatus(
+            role=self.routing.role,
+            nodes=[
+                NodeRow(
+                    name=row.name,
+                    number=row.number,
+                    mac=row.mac.hex(":"),
+                    address=row.address,
+                    enabled=row.enabled,
+                    weight=row.weight,
+                    groups=row.groups,
+                    average_response=row.average_response,
+                    hits=row.hits,
+                    open_connections=row.open_connections,
+                    failed=row.failed,
+                    draining=row.draining,
+                )
+                for row in scheduler.rows
+            ],
+            buckets=scheduler.table.buckets,
+            assigned=scheduler.table.assigned,
+            version=scheduler.table.version,
+        )
+
+    def _own_status(self) -> tuple[int, int, float]:
+        """Hits, open connections and average response (seconds) of this node."""
+        if self.web is None:
+            return 0, 0, 0.0
+        backends = list(self.web.proxy.backends())
+        hits = sum(backend.hits for backend in backends)
+        spent = sum(backend.average_response * backend.hits for backend in backends)
+        return hits, len(self.web.proxy.clients), spent / hits if hits else 0.0
+
+    def _where(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        assert self.routing is not None
+        return self.routing.where(*flow_of(request))
+
+    # ---------------------------------------------------------------- signals and the end
 
     def reopen_logs(self) -> None:
         """USR1: go on in a new file where the old one was moved away."""
@@ -103,10 +213,14 @@ class Node(MultiService):
         return stopped
 
     async def _stop(self) -> None:
-        # The monitor goes on while the proxy drains: /readyz says 503, /status who is left.
+        # The monitor goes on while the proxy drains: /readyz says 503, /status who is left. So do
+        # the frames: those of the connections that are left, and of all other nodes.
+        if self.routing is not None:
+            self.routing.drain()
         if self.web is not None:
             await self.web.stopService()
         await super().stopService()
+        self._unlock()
         if self._access is not None:
             self._access.close()
 

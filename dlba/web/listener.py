@@ -45,7 +45,8 @@ _NO_ROOM: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.EN
 def bind(address: str | None, port: int, keepalive: int = KEEPALIVE) -> socket.socket:
     """A listening socket. `address` None: all addresses, both families where there are two.
 
-    `keepalive`: seconds of silence before, and between, the kernel's probes of a client. Raises OSError when the address can't be had.
+    `keepalive`: seconds of silence before, and between, the kernel's probes of a client. Raises
+    OSError when the address can't be had.
     """
     families: list[tuple[socket.AddressFamily, str]]
     if address is None:
@@ -95,7 +96,10 @@ class Listener:
         address: str | None,
         keepalive: int = KEEPALIVE,
     ) -> None:
-        """Bind; arguments as of `bind`. Raises OSError when the port can't be had or a certificate can't be used."""
+        """Bind; arguments as of `bind`.
+
+        Raises OSError when the port can't be had or a certificate can't be used.
+        """
         self._proxy = proxy
         self._certificates = None if config.tls is None else Certificates(config.tls)
         self._socket = bind(address, config.port, keepalive)

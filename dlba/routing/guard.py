@@ -1,0 +1,82 @@
+"""Keeps this node's kernel from answering for flows of other nodes, in own-MAC mode.
+
+There clients' frames for the VIP come with the scheduler's own MAC, so its kernel would take them,
+too, and reset the connections of all other nodes. One nftables rule on the interface drops IPv4
+frames for the VIP unless another member sent them: those a scheduler has passed on. The packet
+socket sees frames before the rule does.
+
+The rule outlives a killed process. Left alone it drops what nobody would serve anyway; it is
+removed at every start, whatever the mode. An adapter over the program `nft`, in one transaction.
+
+Source: routing.md "The frame path" 1.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Iterable
+from typing import Final
+
+from dlba.errors import DLBAError
+
+__all__ = ["Guard"]
+
+#: Seconds for `nft`.
+TIMEOUT: Final = 10.0
+_PATH: Final = "/usr/sbin:/sbin:/usr/bin:/bin"
+
+
+class Guard:
+    """`vip`: 4 bytes; `members`: the MACs of the other nodes, 6 bytes each."""
+
+    def __init__(self, interface: str, vip: bytes, members: Iterable[bytes]) -> None:
+        self._interface = interface
+        # nft takes letters, digits and a few signs; an interface may be eth0.100 or br-lan.
+        self._table = "dlba_" + re.sub(r"[^A-Za-z0-9_]", "_", interface)
+        self._vip = ".".join(map(str, vip))
+        self._members = [mac.hex(":") for mac in members]
+
+    def apply(self) -> None:
+        """Put the rule up, in place of a former one. Raises DLBAError."""
+        if shutil.which("nft", path=_PATH) is None:
+            raise DLBAError("own_mac: expected the program nft (Debian: nftables), got none")
+        others = f"ether saddr != {{ {', '.join(self._members)} }} " if self._members else ""
+        problem = self._run(
+            f"table netdev {self._table}\n"
+            f"delete table netdev {self._table}\n"
+            f"table netdev {self._table} {{\n"
+            "  chain ingress {\n"
+            f'    type filter hook ingress device "{self._interface}" priority -500; '
+            "policy accept;\n"
+            f"    {others}ip daddr {self._vip} counter drop\n"
+            "  }\n"
+            "}\n"
+        )
+        if problem:
+            raise DLBAError(f"own_mac: nft: expected the rule to be taken, got: {problem}")
+
+    def remove(self) -> None:
+        """Take the rule down if it is there; without `nft` there is none of ours."""
+        if shutil.which("nft", path=_PATH) is not None:
+            # "table" first, so that there is one to delete: no error where there was none.
+            self._run(f"table netdev {self._table}\ndelete table netdev {self._table}\n")
+
+    def _run(self, rules: str) -> str:
+        """Give `nft` the rules; what it complains of, empty if it took them."""
+        try:
+            run = subprocess.run(
+                ["nft", "-f", "-"],  # noqa: S607 - looked for in _PATH
+                input=rules,
+                capture_output=True,
+                text=True,
+                timeout=TIMEOUT,
+                check=False,
+                env={"PATH": _PATH, "LC_ALL": "C"},
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            return str(error)
+        if run.returncode:
+            return " ".join(run.stderr.split())[:500] or f"exit code {run.returncode}"
+        return ""

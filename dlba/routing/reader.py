@@ -1,0 +1,82 @@
+"""Lets the reactor tell when frames wait at a port, and pumps them through the frame path.
+
+An adapter, one a port. A wake takes at most `BATCH` frames, so that connections have their turn; an
+exception at a frame is a bug of ours: counted, logged now and then, and the next frame goes on.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+from twisted.internet.interfaces import IReadDescriptor
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from dlba.routing.linkport import LinkPort
+from dlba.routing.path import FramePath
+
+__all__ = ["BATCH", "PortReader"]
+
+#: Frames of one wake: about a millisecond.
+BATCH: Final = 256
+#: Seconds between two log lines about exceptions.
+SELDOM: Final = 10.0
+
+
+@implementer(IReadDescriptor)
+class PortReader:
+    """Reads `port` from now on, until `stop`; `lost(port, error)` is called when it fails."""
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        reactor: Any,
+        port: LinkPort,
+        path: FramePath,
+        lost: Callable[[LinkPort, OSError], None],
+    ) -> None:
+        self._reactor = reactor
+        self._path = path
+        self._lost = lost
+        self._told = float("-inf")
+        self.port = port
+        self._fd = port.fileno()
+        reactor.addReader(self)
+
+    def stop(self) -> None:
+        """Read no more; the port stays open."""
+        self._reactor.removeReader(self)
+
+    def fileno(self) -> int:
+        """The port's descriptor."""
+        return self._fd
+
+    def logPrefix(self) -> str:
+        """For Twisted's own log lines."""
+        return "dlba.routing"
+
+    def connectionLost(self, reason: Any) -> None:
+        """The reactor ends, or found the descriptor closed."""
+
+    def doRead(self) -> None:
+        """Frames wait."""
+        path, port = self._path, self.port
+        now = time.monotonic()
+        path.wake(now)
+        try:
+            port.pump(path.route, BATCH)
+        except OSError as error:
+            self._lost(port, error)
+            return
+        except Exception:  # noqa: BLE001 - the boundary of a frame
+            path.errors += 1
+            if now >= self._told + SELDOM:
+                self._told = now
+                self._log.failure("an exception at a frame ({errors} so far)", errors=path.errors)
+        if path.replies:
+            replies, path.replies = path.replies, []
+            for frame in replies:
+                port.send(frame)

@@ -1,0 +1,154 @@
+"""Holds what a node has on the array's segment: kernel settings, the TUN device, two ports.
+
+An adapter. One port reads ARP, on every node; it is apart from the frames, so that no flood of
+them delays the answers that tell who lives. The other one reads client frames and is open while
+this node is scheduler. `open` does all of it or, when something is missing, none; `close` puts
+everything back; after `lose`, `reopen` tries again once the interface is there.
+
+Source: routing.md "The frame path" 3–5.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from twisted.logger import Logger
+
+from dlba.config.values import ArrayConfig
+from dlba.errors import DLBAError
+from dlba.routing.array import ipv4, mac_of_scheduler
+from dlba.routing.guard import Guard
+from dlba.routing.linkport import LinkPort, open_port
+from dlba.routing.needs import TUN, Interface
+from dlba.routing.settings import KernelSettings, carrier, look_up
+from dlba.routing.tun import Tun
+
+__all__ = ["COUNTERS", "Segment"]
+
+#: Counter name → what one more of it means.
+COUNTERS: Final[dict[str, str]] = {
+    "frames_unsent": "frames that the interface did not take",
+    "frames_undelivered": "frames for this node that its own kernel did not take",
+    "frames_unread": "frames that were there and could not be read: merged by LRO",
+    "frames_lost": "frames lost for want of socket buffer: more came than this node can read",
+}
+
+
+class Segment:
+    """`name`: this node's; `interface`: its interface on the segment; `state`: its state folder.
+
+    `array`: with a VIP (IPv4) and nodes, `name` among them.
+    """
+
+    _log = Logger()
+
+    def __init__(self, array: ArrayConfig, name: str, interface: str, state: Path) -> None:
+        assert array.vip is not None
+        self._array = array
+        self._name = interface
+        self._node = array.nodes[name]
+        self._vip = ipv4(array.vip)
+        self._scheduler_mac = mac_of_scheduler(array, name)
+        # libpcap gives no header that tells of merged packets: there they must not be merged.
+        self._merging = array.routing.packets != "pcap"
+        self._settings = KernelSettings(
+            state, interface, array.vip, self._node.mac, self._node.address, self._merging
+        )
+        others = [node.mac for node in array.nodes.values() if node is not self._node]
+        self._guard = Guard(interface, self._vip, others)
+        self._tun: Tun | None = None
+        self._scheduling = False
+        self._lost = 0
+        #: As the kernel tells of it; set by `open`.
+        self.interface: Interface | None = None
+        #: ARP; None while the interface is lost.
+        self.arp: LinkPort | None = None
+        #: Client frames; None while this node isn't scheduler, or the interface is lost.
+        self.frames: LinkPort | None = None
+
+    def open(self) -> None:
+        """Bring all of it up. Raises OSError or DLBAError, with nothing changed, if it can't be."""
+        self._settings.recover()
+        self._guard.remove()
+        try:
+            self._settings.apply()
+            self.interface = look_up(self._name)
+            if self._array.routing.own_mac:
+                self._guard.apply()
+            self._tun = Tun(TUN, self._merging)
+            self._settings.tun_up(TUN)
+            self.arp = self._port()
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Put everything back; as good twice as once."""
+        self._close_ports()
+        if self._tun is not None:
+            self._tun.close()
+            self._tun = None
+        if self._array.routing.own_mac:
+            self._guard.remove()
+        self._settings.undo()
+
+    def schedule(self, active: bool) -> None:
+        """Read client frames from now on, or no more. Raises as `open` does."""
+        self._scheduling = active
+        if active and self.arp is not None and self.frames is None:
+            self.frames = self._port()
+            self.frames.schedule(True, arp=False)
+        elif not active and self.frames is not None:
+            self._lost += self.frames.dropped()
+            self.frames.close()
+            self.frames = None
+
+    def carrier(self) -> bool:
+        """Whether the interface is up and its link is there."""
+        return self.arp is not None and carrier(self._name)
+
+    def lose(self) -> None:
+        """The interface is down or gone: no port until `reopen`."""
+        self._close_ports()
+
+    def reopen(self) -> bool:
+        """Open the ports again if the interface is back, with the MAC it should have."""
+        try:
+            found = look_up(self._name)
+            if not found.up or found.mac != self._node.mac:
+                return False
+            self.interface = found
+            self.arp = self._port()
+            self.schedule(self._scheduling)
+        except (OSError, DLBAError):
+            self._close_ports()
+            return False
+        return True
+
+    def counters(self) -> dict[str, int]:
+        """What the ports count, see `COUNTERS`."""
+        ports = [port for port in (self.arp, self.frames) if port is not None]
+        return {
+            "frames_unsent": sum(port.unsent for port in ports),
+            "frames_undelivered": sum(port.undelivered for port in ports),
+            "frames_unread": sum(port.unread for port in ports),
+            "frames_lost": self._lost + sum(port.dropped() for port in ports),
+        }
+
+    def _port(self) -> LinkPort:
+        assert self._tun is not None
+        return open_port(
+            self._array.routing.packets,
+            self._name,
+            self._vip,
+            self._node.mac,
+            self._scheduler_mac,
+            self._tun,
+        )
+
+    def _close_ports(self) -> None:
+        for port in (self.arp, self.frames):
+            if port is not None:
+                port.close()
+        self.arp = self.frames = None

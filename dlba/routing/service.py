@@ -1,0 +1,251 @@
+"""Runs the scheduler's part of a node: reads frames, answers ARP, asks who is there.
+
+An adapter. Frames are read in wakes of at most `BATCH`; `dlba.routing.path` says what becomes of
+each. One timer serves announcements and questions: it reads the answers that wait before anybody is
+judged by their absence, and judges nobody while this node's own link is down or answers were lost.
+
+A port that fails, or a link without carrier, makes the node's role `fault` until it is back.
+
+Source: routing.md "The frame path", "ARP"; election.md "Time".
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from math import inf
+from typing import Any, Final
+
+from twisted.application.service import Service
+from twisted.logger import Logger
+
+from dlba.config.values import NodeConfig
+from dlba.routing.array import frame_path, scheduler_of
+from dlba.routing.hashtable import second_of
+from dlba.routing.linkport import LinkPort
+from dlba.routing.reader import PortReader
+from dlba.routing.segment import Segment
+
+__all__ = ["RoutingService"]
+
+#: Seconds between two looks whether a lost interface is back, and between own statuses.
+EVERY: Final = 1.0
+#: Seconds between two log lines of one kind that others can cause.
+SELDOM: Final = 10.0
+
+#: Hits, open connections and average response (seconds) of this node.
+OwnStatus = Callable[[], tuple[int, int, float]]
+
+
+class RoutingService(Service):
+    """`hash_key`: for `hash: keyed`; `own_status`: what this node's server status row says of it.
+
+    `config`: with an interface, a VIP and nodes.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self, reactor: Any, config: NodeConfig, hash_key: bytes | None, own_status: OwnStatus
+    ) -> None:
+        assert config.interface is not None
+        self._reactor = reactor
+        self._array = config.array
+        self._name = config.node
+        self._own = config.array.nodes[config.node].number
+        self._own_status = own_status
+        self._interface = config.interface
+        self._is_scheduler = scheduler_of(config.array.nodes) == config.node
+        self.segment = Segment(config.array, config.node, config.interface, config.state)
+        self.path = frame_path(config.array, config.node, 1500, hash_key)
+        self._readers: list[PortReader] = []
+        self._timer: Any = None
+        self._every_second: Any = None
+        self._answers_lost = 0
+        self._conflicts = 0
+        self._conflict_told = -inf
+        self._fault = ""
+
+    # ---------------------------------------------------------------- life
+
+    def privilegedStartService(self) -> None:
+        """Bring the kernel into the state that direct return needs.
+
+        Raises OSError or DLBAError that says what is missing; nothing has changed then.
+        """
+        super().privilegedStartService()
+        self.segment.open()
+        assert self.segment.interface is not None
+        self.path.set_mtu(self.segment.interface.mtu)
+
+    def startService(self) -> None:
+        """Read, and be scheduler if the configuration says so."""
+        super().startService()
+        if self._is_scheduler:
+            self.segment.schedule(True)
+            self._activate()
+        self._log.info(
+            "{role} of {vip} on {interface}, frames by {port}",
+            role=self.role,
+            vip=self._array.vip,
+            interface=self._interface,
+            port=self.segment.arp.name if self.segment.arp else "nobody",
+        )
+        self._read()
+        self._second()
+        self._tick()
+
+    def stopService(self) -> None:
+        """Give the role up and put the kernel's settings back."""
+        super().stopService()
+        for call in (self._timer, self._every_second):
+            if call is not None and call.active():
+                call.cancel()
+        self._timer = self._every_second = None
+        if self.path.active:
+            self.path.activate(False, time.monotonic())
+        self._stop_reading()
+        self.segment.close()
+
+    def undo(self) -> None:
+        """The start of another part failed: put everything back."""
+        self.segment.close()
+
+    def drain(self) -> None:
+        """This node stops soon: it gets no new buckets."""
+        self.path.scheduler.drain(self._own)
+
+    def _activate(self) -> None:
+        now = time.monotonic()
+        self.path.activate(True, now)
+        self.path.reach.start(now)
+
+    # ---------------------------------------------------------------- reading
+
+    def _read(self) -> None:
+        for port in (self.segment.arp, self.segment.frames):
+            if port is not None:
+                self._readers.append(PortReader(self._reactor, port, self.path, self._lose))
+
+    def _stop_reading(self) -> None:
+        for reader in self._readers:
+            reader.stop()
+        self._readers.clear()
+
+    def _lose(self, port: LinkPort, error: OSError) -> None:
+        """A port has failed."""
+        self._set_fault(f"{self._interface}: {error.strerror or error}")
+        self._stop_reading()
+        self.segment.lose()
+
+    def _set_fault(self, why: str) -> None:
+        if why and not self._fault:
+            self._log.error("fault: {why}", why=why)
+        elif self._fault and not why:
+            self._log.info("{interface} is back", interface=self._interface)
+        self._fault = why
+
+    # ---------------------------------------------------------------- timers
+
+    def _second(self) -> None:
+        """Once a second: this node's own row; a lost interface."""
+        self._every_second = self._reactor.callLater(EVERY, self._second)
+        self.path.scheduler.row(self._own).status(*self._own_status())
+        if self.segment.arp is None:
+            if not self.segment.reopen():
+                return
+            self._read()
+        if not self.segment.carrier():
+            self._set_fault(f"{self._interface}: no carrier")
+        elif self._fault:
+            self._set_fault("")
+            if self.path.active:
+                # Whoever forgot our MAC, a switch above all, learns it anew.
+                self.path.announcer.start(time.monotonic())
+
+    def _tick(self) -> None:
+        """Announcements and questions that are due; verdicts about nodes."""
+        self._timer = None
+        if not self.running:
+            return
+        path, arp = self.path, self.segment.arp
+        for reader in tuple(self._readers):
+            if reader.port is arp:
+                reader.doRead()
+        now = time.monotonic()
+        arp = self.segment.arp  # reading may have lost it
+        if arp is not None and now >= path.reach.next_at:
+            lost = arp.dropped()
+            if lost != self._answers_lost or not self.segment.carrier():
+                path.reach.forgive()
+            self._answers_lost = lost
+        frames = (*path.announcer.due(now), *path.reach.due(now))
+        if arp is not None:
+            for frame in frames:
+                arp.send(frame)
+        for change in path.reach.take_changes():
+            self._judge(change.number, change.alive)
+        self._tell_of_conflicts(now)
+        wait = min(path.announcer.next_at, path.reach.next_at, now + EVERY) - now
+        self._timer = self._reactor.callLater(max(wait, 0.0), self._tick)
+
+    def _judge(self, number: int, alive: bool) -> None:
+        scheduler = self.path.scheduler
+        name = scheduler.row(number).name
+        if alive:
+            scheduler.recover(number)
+            self._log.info("node {name} answers again", name=name)
+        else:
+            count = scheduler.fail(number)
+            self._log.warn(
+                "node {name} doesn't answer: failed, {count} buckets freed", name=name, count=count
+            )
+
+    def _tell_of_conflicts(self, now: float) -> None:
+        count = self.path.conflicts - self._conflicts
+        if count and now >= self._conflict_told + SELDOM:
+            rival = self.path.announcer.rival or b""
+            self._log.error(
+                "{vip} is claimed by {mac} too ({count} frames): announced again",
+                vip=self._array.vip,
+                mac=rival.hex(":"),
+                count=count,
+            )
+            self._conflicts += count
+            self._conflict_told = now
+
+    # ---------------------------------------------------------------- for others
+
+    def server_changed(self, alive: bool) -> None:
+        """Prototype mode: this node's own server answers on the VIP, or no more."""
+        if alive:
+            self.path.scheduler.recover(self._own)
+        else:
+            self.path.scheduler.fail(self._own)
+
+    @property
+    def role(self) -> str:
+        """`scheduler`, `backup` or `fault`."""
+        if self._fault:
+            return "fault"
+        return "scheduler" if self.path.active else "backup"
+
+    def where(self, address: int, port: int) -> dict[str, Any]:
+        """Where a client's flow goes now, and why, as `dlba where` is told; both as numbers."""
+        scheduler = self.path.scheduler
+        found = scheduler.where(address, port, second_of(time.monotonic()))
+        names = {row.number: row.name for row in scheduler.rows}
+        return {
+            "bucket": found.bucket,
+            "owner": names.get(found.owner),
+            "node": names.get(found.node),
+            "age": found.age,
+            "why": found.why.name,
+            "because": found.why.value,
+            "role": self.role,
+            "hash": self._array.routing.hash,
+        }
+
+    def counters(self) -> dict[str, int]:
+        """What the frames were, and what the ports count."""
+        return self.path.counters() | self.segment.counters()
