@@ -205,8 +205,8 @@ def build(lab: Plan, offloads: bool) -> None:
 @contextlib.contextmanager
 def _netlink(what: str) -> Iterator[Any]:
     """Netlink to the namespace that the thread is in; its errors say `what` they are about."""
-    from pyroute2 import IPRoute  # type: ignore[import-untyped]
-    from pyroute2.netlink.exceptions import NetlinkError  # type: ignore[import-untyped]
+    from pyroute2 import IPRoute
+    from pyroute2.netlink.exceptions import NetlinkError
 
     try:
         with IPRoute() as netlink:
