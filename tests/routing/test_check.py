@@ -1,6 +1,6 @@
 """Tests of dlba.routing.check, on a reactor in memory; the real connection is in tests/e2e."""
 
-from twisted.internet.error import ConnectionRefusedError, TimeoutError
+from twisted.internet import error
 from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
@@ -28,9 +28,9 @@ class CheckTests(SynchronousTestCase):
         """Answer a whole round; the ports in `refused` (p80, p443) with an error."""
         transports = []
         for port, factory in self.asked().items():
-            error = refused.get(f"p{port}")
-            if error is not None:
-                factory.clientConnectionFailed(None, Failure(error))
+            failure = refused.get(f"p{port}")
+            if failure is not None:
+                factory.clientConnectionFailed(None, Failure(failure))
             else:
                 protocol = factory.buildProtocol(None)
                 transports.append(StringTransport())
@@ -54,9 +54,9 @@ class CheckTests(SynchronousTestCase):
     def test_one_port_that_refuses_fails_the_node_and_is_told_once(self):
         self.round()
         for _ in range(3):
-            self.round(p443=ConnectionRefusedError())
+            self.round(p443=error.ConnectionRefusedError())
         self.assertEqual(self.told, [True, False])
-        self.round(p80=TimeoutError(), p443=ConnectionRefusedError())
+        self.round(p80=error.TimeoutError(), p443=error.ConnectionRefusedError())
         self.round()
         self.assertEqual(self.told, [True, False, True])
 
@@ -70,7 +70,7 @@ class CheckTests(SynchronousTestCase):
         ports = self.asked()
         self.check.stopService()
         for factory in ports.values():
-            factory.clientConnectionFailed(None, Failure(ConnectionRefusedError()))
+            factory.clientConnectionFailed(None, Failure(error.ConnectionRefusedError()))
         self.reactor.advance(10)
         self.assertEqual((self.told, self.asked()), ([], {}))
         self.assertEqual(self.reactor.getDelayedCalls(), [])
