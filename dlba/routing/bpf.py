@@ -19,7 +19,8 @@ The kernel takes a VLAN tag out of the frame before anybody sees it. Of a tagged
 be read otherwise only `VLAN_MARK` bytes come, too few for a header, so that it is counted and never
 taken for one of this LAN; tagged ARP isn't read. A tag with VLAN 0 is a priority and nothing else
 (802.1Q): such a frame is read as if it had none, as the kernel does. The tag's own words are read
-at offsets that name no byte of the frame, `SKF_AD_…` in linux/filter.h.
+at offsets that name no byte of the frame, `SKF_AD_…` in linux/filter.h; of which size doesn't
+matter to the kernel, while libpcap, which sometimes runs a program itself, wants bytes.
 
 Source: routing.md "The frame path"; Linux Documentation/networking/filter.rst.
 """
@@ -66,7 +67,7 @@ def _tagged(if_tagged: str) -> tuple[_Line, ...]:
     return (
         (_LOAD_8, _TAG_PRESENT),
         (_EQUAL, 0, "whole", ""),
-        (_LOAD_16, _TAG),
+        (_LOAD_8, _TAG),
         (_AND, _VLAN_ID),
         (_EQUAL, 0, "whole", if_tagged),
     )

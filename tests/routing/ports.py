@@ -26,7 +26,8 @@ from tests.routing.frames import MEMBERS, OWN, ROUTER, SCHEDULER, VIP, address, 
 
 BROADCAST = "ff:ff:ff:ff:ff:ff"
 HEADER = link_header(mac(MEMBERS[0]), mac(OWN))
-QUESTION = bytes(link(dst=BROADCAST) / ARP(pdst=VIP))
+ASK = ARP(hwsrc=ROUTER, psrc="10.99.0.1", pdst=VIP)
+QUESTION = bytes(link(dst=BROADCAST) / ASK)
 
 #: A client's: small, padded, as long as the MTU, with IP options, a fragment, with a trailer.
 FORWARDED = (
@@ -168,9 +169,9 @@ class PortTests:
 
     def test_own_frames(self) -> None:
         port = self.scheduling()
-        frames = [bytes(link(src=SCHEDULER, dst=ROUTER) / ARP(psrc=VIP)), QUESTION.ljust(60, b"\0")]
-        self.assertEqual([port.send(frame) for frame in frames], [True, True])
-        self.assertEqual(received(self.outside), frames)
+        own = [QUESTION, FORWARDED[0], FORWARDED[2]]
+        self.assertEqual([port.send(frame) for frame in own], [True] * 3)
+        self.assertEqual(received(self.outside), own)
         self.assertEqual(self.read(port), [])
 
     def test_what_the_kernel_does_not_take(self) -> None:
@@ -212,7 +213,7 @@ class PortTests:
     def test_vlan(self) -> None:
         port = self.scheduling()
         tagged = bytes(link() / Dot1Q(vlan=3) / frames.ip() / tcp())
-        question = bytes(link(dst=BROADCAST) / Dot1Q(vlan=3) / ARP(pdst=VIP))
+        question = bytes(link(dst=BROADCAST) / Dot1Q(vlan=3) / ASK)
         seen = self.read(port, tagged, question)
         self.assertEqual(seen, [tagged[: self.vlan_mark]])
 

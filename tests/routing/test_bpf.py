@@ -14,9 +14,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from dlba.routing.bpf import VLAN_MARK, arp_only, scheduler_filter
 from tests import namespaces
-from tests.routing.frames import OWN, SCHEDULER, VIP, address, ip, link, mac, mutated, tcp
+from tests.routing.frames import OWN, ROUTER, SCHEDULER, VIP, address, ip, link, mac, mutated, tcp
 
 BROADCAST = "ff:ff:ff:ff:ff:ff"
+ASK = ARP(hwsrc=ROUTER, psrc="10.99.0.1", pdst=VIP)
 
 ARP_ONLY = arp_only()
 SECOND_MAC = scheduler_filter(address(VIP), mac(SCHEDULER), mac(OWN))
@@ -91,19 +92,19 @@ TABLE = (
     (link(type=0x88CC) / Raw(b"lldp"), NOTHING, WHOLE, NOTHING),
     (link(type=0x0800), NOTHING, WHOLE, NOTHING),
     (link(dst=OWN, type=0x0800) / Raw(b"\x45" + bytes(18)), NOTHING, NOTHING, NOTHING),
-    (link(dst=BROADCAST) / ARP(pdst=VIP), WHOLE, WHOLE, WHOLE),
-    (link(dst=SCHEDULER) / ARP(pdst=VIP), WHOLE, WHOLE, WHOLE),
-    (link(dst=OWN) / ARP(pdst=VIP, op=2), WHOLE, WHOLE, WHOLE),
+    (link(dst=BROADCAST) / ASK, WHOLE, WHOLE, WHOLE),
+    (link(dst=SCHEDULER) / ASK, WHOLE, WHOLE, WHOLE),
+    (link(dst=OWN) / ASK, WHOLE, WHOLE, WHOLE),
     (link(dst=BROADCAST, type=0x0806), WHOLE, WHOLE, WHOLE),
     (link() / Dot1Q(vlan=3) / ip() / tcp(), NOTHING, MARK, NOTHING),
     (link() / Dot1AD(vlan=3) / Dot1Q(vlan=4) / ip() / tcp(), NOTHING, MARK, NOTHING),
     (link(dst=OWN) / Dot1Q(vlan=3) / ip() / tcp(), NOTHING, NOTHING, MARK),
     (link(dst=OWN) / Dot1Q(vlan=3) / ip(dst="10.99.0.10"), NOTHING, NOTHING, NOTHING),
-    (link(dst=BROADCAST) / Dot1Q(vlan=3) / ARP(pdst=VIP), NOTHING, NOTHING, NOTHING),
-    (link(dst=SCHEDULER) / Dot1Q(vlan=3) / ARP(pdst=VIP), NOTHING, MARK, NOTHING),
+    (link(dst=BROADCAST) / Dot1Q(vlan=3) / ASK, NOTHING, NOTHING, NOTHING),
+    (link(dst=SCHEDULER) / Dot1Q(vlan=3) / ASK, NOTHING, MARK, NOTHING),
     (link() / Dot1Q(vlan=0, prio=5) / ip() / tcp(), NOTHING, WHOLE, NOTHING),
     (link() / Dot1Q(vlan=4095, prio=5) / ip() / tcp(), NOTHING, MARK, NOTHING),
-    (link(dst=BROADCAST) / Dot1Q(vlan=0, prio=5) / ARP(pdst=VIP), WHOLE, WHOLE, WHOLE),
+    (link(dst=BROADCAST) / Dot1Q(vlan=0, prio=5) / ASK, WHOLE, WHOLE, WHOLE),
 )
 PROGRAMS = (ARP_ONLY, SECOND_MAC, OWN_MAC)
 

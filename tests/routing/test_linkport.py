@@ -1,3 +1,4 @@
+import ctypes
 import errno
 import os
 import socket
@@ -8,12 +9,23 @@ from twisted.trial.unittest import SynchronousTestCase
 from dlba.errors import DLBAError
 from dlba.routing import linkport
 from dlba.routing.bpf import VLAN_MARK
-from dlba.routing.linkport import PacketPort, open_port
+from dlba.routing.frame import link_header
+from dlba.routing.linkport import BATCH, PacketPort, open_port
 from dlba.routing.tun import Tun
 from tests import namespaces
 from tests.namespaces import ip
-from tests.routing.frames import OWN, SCHEDULER, VIP, address, mac
-from tests.routing.ports import FORWARDED, HEADER, PortTests, Recorder, Transfer, pump_all, waits
+from tests.routing import frames
+from tests.routing.frames import MEMBERS, OWN, SCHEDULER, VIP, address, mac
+from tests.routing.ports import (
+    FORWARDED,
+    HEADER,
+    PortTests,
+    Recorder,
+    Transfer,
+    pump_all,
+    received,
+    waits,
+)
 
 
 class PacketPortTests(PortTests, SynchronousTestCase):
@@ -52,27 +64,92 @@ class PacketPortTests(PortTests, SynchronousTestCase):
         error = self.assertRaises(OSError, port.pump, route, 256)
         self.assertEqual((error.errno, port.unsent), (errno.ENETDOWN, 1))
 
+    def failing(self, name: str, *numbers: int) -> None:
+        """The first calls of this system call fail so."""
+        real = getattr(linkport, name)
+        left = list(numbers)
+
+        def call(*arguments: object) -> int:
+            if left:
+                ctypes.set_errno(left.pop(0))
+                return -1
+            return real(*arguments)
+
+        self.patch(linkport, name, call)
+
     def test_a_frame_that_cant_be_read(self) -> None:
         port = self.scheduling()
-        real = port._socket
-
-        class Strange:
-            fail = 1
-
-            def recv_into(self, buffer: bytearray) -> int:
-                if self.fail:
-                    self.fail -= 1
-                    raise OSError(errno.EINVAL, "a header without a word for it")
-                return real.recv_into(buffer)
-
-            send = real.send
-
-        port._socket = Strange()
+        self.failing("_receive", errno.EINVAL)
         self.outside.send(FORWARDED[0])
         recorder = Recorder()
         self.assertEqual(port.pump(recorder, 256), 2)
         self.assertEqual((recorder.seen, port.unread), ([FORWARDED[0]], 1))
-        port._socket = real
+
+    def test_a_send_has_the_news_of_a_frame_that_cant_be_read(self) -> None:
+        port = self.scheduling()
+        self.failing("_send", errno.EINVAL)
+        self.outside.send(FORWARDED[0])
+        self.assertEqual(port.pump(Recorder(), 256), 1)
+        self.assertEqual((port.unread, port.unsent), (1, 0))
+        self.assertEqual(received(self.outside), [HEADER + FORWARDED[0][12:]])
+
+    def test_sends_that_fail(self) -> None:
+        port = self.scheduling()
+        self.failing("_send", errno.ENOBUFS, errno.EAGAIN, errno.EINVAL, errno.EINVAL)
+        for frame in FORWARDED:
+            self.outside.send(frame)
+        self.assertEqual(port.pump(Recorder(), 256), len(FORWARDED))
+        self.assertEqual(port.unsent, 3)
+        self.assertEqual(received(self.outside), [HEADER + frame[12:] for frame in FORWARDED[3:]])
+
+    def test_another_error(self) -> None:
+        port = self.scheduling()
+        self.failing("_receive", errno.ENOMEM)
+        self.assertEqual(self.assertRaises(OSError, port.pump, Recorder(), 1).errno, errno.ENOMEM)
+        port.close()
+        self.assertEqual(self.assertRaises(OSError, port.pump, Recorder(), 1).errno, errno.EBADF)
+
+    def test_more_than_a_batch(self) -> None:
+        port = self.scheduling()
+        sent = [frames.plain(bytes([n]) * n) for n in range(2 * BATCH + 10)]
+        for frame in sent:
+            self.outside.send(frame)
+        self.assertTrue(waits(port))
+        recorder = Recorder()
+        self.assertEqual(port.pump(recorder, BATCH + 9), BATCH + 9)
+        self.assertEqual(port.pump(recorder, 256), BATCH + 1)
+        self.assertEqual(recorder.seen, sent)
+        self.assertEqual(received(self.outside), [HEADER + frame[12:] for frame in sent])
+
+    def test_answers_of_all_kinds_in_one_batch(self) -> None:
+        port = self.scheduling()
+        other = link_header(mac(MEMBERS[1]), mac(OWN))
+        answers = [HEADER, None, b"", other, None, HEADER]
+        sent = [frames.plain(bytes([n])) for n in range(6)]
+        for frame in sent:
+            self.outside.send(frame)
+        self.assertTrue(waits(port))
+        left = iter(answers)
+        self.assertEqual(port.pump(lambda frame, merged: next(left), 256), 6)
+        expected = [
+            answer + frame[12:] for answer, frame in zip(answers, sent, strict=True) if answer
+        ]
+        self.assertEqual(received(self.outside), expected)
+        self.assertEqual(port.undelivered, 1)  # the device is down
+
+    def test_what_the_route_raises(self) -> None:
+        port = self.scheduling()
+        for _ in range(5):
+            self.outside.send(FORWARDED[0])
+        self.assertTrue(waits(port))
+        turns = iter((HEADER, 0, HEADER, 0, HEADER))
+
+        def route(frame: memoryview, merged: bool) -> bytes:
+            return next(turns) or self.fail("a bug")
+
+        self.assertRaises(self.failureException, port.pump, route, 256)
+        self.assertEqual(len(received(self.outside)), 3)
+        self.assertEqual(port.pump(route, 256), 0)
 
     def test_a_merged_frame(self) -> None:
         port = self.scheduling()
