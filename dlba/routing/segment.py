@@ -69,14 +69,16 @@ class Segment:
 
     def open(self) -> None:
         """Bring all of it up. Raises OSError or DLBAError, with nothing changed, if it can't be."""
-        self._settings.recover()
-        self._guard.remove()
+        self._settings.check()
+        # Before anything is put back or changed: where a node runs already, this one fails.
+        self._tun = Tun(TUN, self._merging)
         try:
+            self._settings.recover()
+            self._guard.remove()
             self._settings.apply()
             self.interface = look_up(self._name)
             if self._array.routing.own_mac:
                 self._guard.apply()
-            self._tun = Tun(TUN, self._merging)
             self._settings.tun_up(TUN)
             self.arp = self._port()
         except BaseException:
@@ -86,12 +88,13 @@ class Segment:
     def close(self) -> None:
         """Put everything back; as good twice as once."""
         self._close_ports()
-        if self._tun is not None:
-            self._tun.close()
-            self._tun = None
+        if self._tun is None:
+            return  # not opened, or closed already: what there is belongs to somebody else
         if self._array.routing.own_mac:
             self._guard.remove()
         self._settings.undo()
+        self._tun.close()
+        self._tun = None
 
     def schedule(self, active: bool) -> None:
         """Read client frames from now on, or no more. Raises as `open` does."""
@@ -118,6 +121,10 @@ class Segment:
             found = look_up(self._name)
             if not found.up or found.mac != self._node.mac:
                 return False
+            # One that was made anew has none of them.
+            self._settings.apply()
+            if self._array.routing.own_mac:
+                self._guard.apply()
             self.interface = found
             self.arp = self._port()
             self.schedule(self._scheduling)

@@ -174,11 +174,8 @@ class RoutingService(Service):
                 reader.doRead()
         now = time.monotonic()
         arp = self.segment.arp  # reading may have lost it
-        if arp is not None and now >= path.reach.next_at:
-            lost = arp.dropped()
-            if lost != self._answers_lost or not self.segment.carrier():
-                path.reach.forgive()
-            self._answers_lost = lost
+        if now >= path.reach.next_at and not self._hears(arp):
+            path.reach.forgive()
         frames = (*path.announcer.due(now), *path.reach.due(now))
         if arp is not None:
             for frame in frames:
@@ -188,6 +185,13 @@ class RoutingService(Service):
         self._tell_of_conflicts(now)
         wait = min(path.announcer.next_at, path.reach.next_at, now + EVERY) - now
         self._timer = self._reactor.callLater(max(wait, 0.0), self._tick)
+
+    def _hears(self, arp: LinkPort | None) -> bool:
+        """Whether silence since the last question is that of others."""
+        if arp is None or not self.segment.carrier():
+            return False
+        lost, self._answers_lost = self._answers_lost, arp.dropped()
+        return lost == self._answers_lost
 
     def _judge(self, number: int, alive: bool) -> None:
         scheduler = self.path.scheduler

@@ -13,6 +13,8 @@ Source: routing.md "The frame path" 4.
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import errno
 import fcntl
 import json
 import os
@@ -22,6 +24,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
+import attrs
 from twisted.logger import Logger
 
 from dlba.errors import DLBAError
@@ -36,6 +39,8 @@ __all__ = ["FILE", "KernelSettings", "addresses", "carrier", "look_up"]
 FILE: Final = "kernel.json"
 
 _SIOCGIFFLAGS: Final = 0x8913
+_SIOCETHTOOL: Final = 0x8946
+_GLINK: Final = 0x0A  # linux/ethtool.h
 _IFF_UP: Final = 0x1
 _IFF_RUNNING: Final = 0x40
 _ETHERNET: Final = 1  # ARPHRD_ETHER
@@ -95,15 +100,21 @@ def look_up(interface: str) -> Interface:
 
 def carrier(interface: str) -> bool:
     """Whether the interface is up and its link is there; False if there is none."""
+    name = interface.encode()[:15]
+    # IFF_RUNNING follows up to a second late; what the driver says of its link doesn't.
+    asked = ctypes.create_string_buffer(struct.pack("=II", _GLINK, 0), 8)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
         try:
-            answer = fcntl.ioctl(
-                control, _SIOCGIFFLAGS, struct.pack("16s16x", interface.encode()[:15])
+            answer = fcntl.ioctl(control, _SIOCGIFFLAGS, struct.pack("16s16x", name))
+            flags = struct.unpack_from("16xH", answer)[0]
+            if not flags & _IFF_UP:
+                return False
+            fcntl.ioctl(
+                control, _SIOCETHTOOL, struct.pack("16sP16x", name, ctypes.addressof(asked))
             )
-        except OSError:
-            return False
-    flags = struct.unpack_from("16xH", answer)[0]
-    return flags & (_IFF_UP | _IFF_RUNNING) == _IFF_UP | _IFF_RUNNING
+        except OSError as error:
+            return error.errno == errno.EOPNOTSUPP and bool(flags & _IFF_RUNNING)
+    return bool(struct.unpack_from("=4xI", asked)[0])
 
 
 class KernelSettings:
@@ -144,18 +155,32 @@ class KernelSettings:
             )
         self.undo()
 
-    def apply(self) -> None:
-        """Make the settings; the TUN device's come later, by `tun_up`.
-
-        Raises DLBAError with all that is missing, or OSError; nothing has changed then.
-        """
+    def check(self) -> Plan:
+        """What `apply` would change now. Raises DLBAError with all that is missing, or OSError."""
         plan = self._plan()
         if plan.faults:
             raise DLBAError("\n".join(("this machine isn't ready:", *plan.faults)))
+        return plan
+
+    def apply(self) -> None:
+        """Make the settings; the TUN device's come later, by `tun_up`.
+
+        Once more, after the interface was gone, it makes what is missing then. Raises DLBAError
+        with all that is missing, or OSError; nothing has changed then.
+        """
+        plan = self.check()
+        before = list(self._made)
+        fresh = [change for change in plan.changes if change not in before]
+        if fresh:
+            self._save([*before, *fresh])
         try:
-            self._make(plan.changes)
+            for change in plan.changes:
+                if change not in before:
+                    self._made.append(change)
+                _write(change, change.wanted)
         except BaseException:
-            self.undo()
+            self._keep([*before, *self._put_back(self._made[len(before) :])])
+            self._made = before
             raise
 
     def tun_up(self, name: str) -> None:
@@ -174,18 +199,34 @@ class KernelSettings:
     def undo(self) -> None:
         """Put everything back, as far as it goes; as good twice as once."""
         made, self._made = self._made, []
-        for change in reversed(made):
+        self._keep(self._put_back(made))
+
+    def _keep(self, changes: list[Change]) -> None:
+        """What is still to be put back, by this process or the next one."""
+        try:
+            if changes:
+                self._save(changes)
+            else:
+                self._file.unlink(missing_ok=True)
+        except OSError as error:
+            self._log.warn("{file}: {error}", file=self._file, error=error.strerror or error)
+
+    def _put_back(self, changes: list[Change]) -> list[Change]:
+        """The last one first; gives those that could not be, after telling of them."""
+        left: list[Change] = []
+        for change in reversed(changes):
             try:
-                self._put_back(change)
+                if _read(change) == change.wanted:
+                    _write(change, change.former)
             except OSError as error:
+                left.insert(0, change)
                 self._log.warn(
                     "{what}: expected {former} again, got: {error}",
                     what=needs.shown(change),
                     former=change.former,
                     error=error.strerror or error,
                 )
-        with contextlib.suppress(FileNotFoundError):
-            self._file.unlink()
+        return left
 
     # ---------------------------------------------------------------- what must change
 
@@ -215,17 +256,8 @@ class KernelSettings:
                 faults.append(f"sysctls: expected {wanted} or to be able to set them, got: {why}")
         return Plan(faults=tuple(faults)) + plan
 
-    def _make(self, changes: tuple[Change, ...]) -> None:
-        if not changes:
-            return
-        self._save(changes)
-        for change in changes:
-            self._made.append(change)
-            _write(change, change.wanted)
-
-    def _save(self, changes: tuple[Change, ...]) -> None:
-        import attrs
-
+    def _save(self, changes: list[Change]) -> None:
+        """On the disk, whole or not at all, before anything changes. Raises OSError."""
         text = json.dumps(
             {
                 "boot": _boot(),
@@ -246,10 +278,6 @@ class KernelSettings:
             os.fsync(folder)
         finally:
             os.close(folder)
-
-    def _put_back(self, change: Change) -> None:
-        if _read(change) == change.wanted:
-            _write(change, change.former)
 
 
 # ---------------------------------------------------------------- one setting

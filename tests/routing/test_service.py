@@ -1,0 +1,271 @@
+"""Tests of dlba.routing.service: a segment that is a recorder, time that is a Clock."""
+
+from types import SimpleNamespace
+from unittest import mock
+
+import attrs
+from scapy.layers.l2 import ARP, Ether
+from twisted.internet.task import Clock
+from twisted.logger import capturedLogs, formatEvent
+from twisted.trial.unittest import SynchronousTestCase
+
+from dlba.config.scheduling import ElectionConfig
+from dlba.config.values import NodeConfig
+from dlba.routing import service as service_module
+from dlba.routing.service import RoutingService
+from tests.routing.frames import MEMBERS, OWN, ROUTER, SCHEDULER, VIP, plain
+from tests.routing.test_array import array
+from tests.routing.test_path import HEADERS
+from tests.routing.test_reader import Port, Reactor
+
+
+class RecordedPort(Port):
+    name = "recorded"
+    lost = 0
+
+    def dropped(self):
+        return self.lost
+
+
+class RecordedSegment:
+    """As `Segment`: what was asked of it, and two ports whose frames a test puts in."""
+
+    def __init__(self, *_):
+        self.calls = []
+        self.arp = self.frames = None
+        self.link = True
+        self.back = True
+        self.interface = SimpleNamespace(mtu=1500)
+
+    def open(self):
+        self.calls.append("open")
+        self.arp = RecordedPort()
+
+    def schedule(self, active):
+        self.calls.append(("schedule", active))
+        self.frames = RecordedPort() if active else None
+
+    def carrier(self):
+        return self.arp is not None and self.link
+
+    def lose(self):
+        self.calls.append("lose")
+        self.arp = self.frames = None
+
+    def reopen(self):
+        if self.back:
+            self.arp, self.frames = RecordedPort(), RecordedPort()
+        return self.back
+
+    def close(self):
+        self.calls.append("close")
+
+    def counters(self):
+        return {"frames_unsent": 0}
+
+
+class TimedReactor(Reactor, Clock):
+    def __init__(self):
+        Reactor.__init__(self)
+        Clock.__init__(self)
+        self.advance(1000)
+
+
+class Case(SynchronousTestCase):
+    node = "a"
+
+    def setUp(self):
+        self.reactor = TimedReactor()
+        self.patch(service_module, "Segment", RecordedSegment)
+        for module in ("service", "reader"):
+            patched = mock.patch(f"dlba.routing.{module}.time.monotonic", self.reactor.seconds)
+            patched.start()
+            self.addCleanup(patched.stop)
+        self.made = self.service()
+        self.log = []
+        logs = capturedLogs()
+        self.log = logs.__enter__()
+        self.addCleanup(logs.__exit__, None, None, None)
+        self.made.privilegedStartService()
+        self.made.startService()
+
+    def service(self, **routing) -> RoutingService:
+        made = attrs.evolve(array(**routing), election=ElectionConfig())
+        config = NodeConfig(node=self.node, array=made, interface="eth0", state="/x")
+        return RoutingService(self.reactor, config, None, lambda: (7, 3, 0.5))
+
+    def pass_(self, seconds: float, *answering: int) -> None:
+        """Time goes by in steps of 10 ms; these nodes answer whatever they are asked."""
+        for _ in range(round(seconds * 100)):
+            self.reactor.advance(0.01)
+            self.answer(*answering)
+
+    def answer(self, *answering: int) -> None:
+        port = self.made.segment.arp
+        if port is None:
+            return
+        for frame in port.sent:
+            packet = Ether(frame)[ARP]
+            for number in answering:
+                if packet.op == 1 and packet.pdst == f"10.99.0.{10 + number}":
+                    reply = ARP(op=2, hwsrc=MEMBERS[number - 1], psrc=packet.pdst)
+                    reply.hwdst, reply.pdst = OWN, packet.psrc
+                    port.waiting.append(bytes(Ether(src=reply.hwsrc, dst=OWN) / reply))
+        port.sent.clear()
+
+    def said(self) -> list[str]:
+        texts = [formatEvent(event) for event in self.log]
+        self.log.clear()
+        return texts
+
+    def failed(self) -> set[str]:
+        return {row.name for row in self.made.path.scheduler.rows if row.failed}
+
+
+class SchedulerTests(Case):
+    def test_start(self):
+        self.assertEqual(self.made.role, "scheduler")
+        self.assertEqual(self.made.segment.calls, ["open", ("schedule", True)])
+        self.assertEqual(self.said(), [f"scheduler of {VIP} on eth0, frames by recorded"])
+        self.assertEqual(len(self.reactor.readers), 2)
+
+    def test_probes_then_announcements(self):
+        port, kinds = self.made.segment.arp, []
+        for _ in range(120):
+            kinds += [
+                "probe" if Ether(f)[ARP].psrc == "0.0.0.0" else "announcement"
+                for f in port.sent
+                if Ether(f)[ARP].pdst == VIP
+            ]
+            port.sent.clear()
+            self.reactor.advance(0.01)
+        self.assertEqual(kinds, ["probe"] * 3 + ["announcement"] * 12)
+
+    def test_client_frames_go_to_nodes(self):
+        port = self.made.segment.frames
+        port.waiting = [plain()]
+        (reader,) = [one for one in self.reactor.readers if one.port is port]
+        reader.doRead()
+        self.assertEqual(port.routed, [HEADERS[0]])
+        self.assertEqual(self.made.counters()["frames_own"], 1)
+
+    def test_who_is_silent_fails_and_comes_back(self):
+        self.made.path.scheduler.table.assign(5, 2)
+        self.pass_(1.0, 1, 2)
+        self.assertEqual(self.failed(), set())
+        self.said()
+        self.pass_(0.5, 1)
+        self.assertEqual(self.failed(), {"c"})
+        self.assertEqual(self.said(), ["node c doesn't answer: failed, 1 buckets freed"])
+        self.pass_(1.0, 1, 2)
+        self.assertEqual(self.failed(), set())
+        self.assertEqual(self.said(), ["node c answers again"])
+
+    def test_nobody_is_judged_without_a_link(self):
+        self.pass_(0.5, 1, 2)
+        self.made.segment.link = False
+        self.pass_(3)
+        self.assertEqual((self.failed(), self.made.role), (set(), "fault"))
+        self.made.segment.link = True
+        self.pass_(1.5, 1, 2)
+        self.assertEqual((self.failed(), self.made.role), (set(), "scheduler"))
+
+    def test_nobody_is_judged_while_answers_are_lost(self):
+        for _ in range(40):
+            self.made.segment.arp.lost += 1
+            self.pass_(0.1)
+        self.assertEqual(self.failed(), set())
+
+    def test_answers_that_wait_are_read_before_anybody_is_judged(self):
+        self.pass_(0.5, 1, 2)
+        for _ in range(20):
+            self.answer(1, 2)  # they wait; no reader was told
+            self.reactor.advance(0.1)
+        self.assertEqual(self.failed(), set())
+
+    def test_a_rival_is_told_seldom_and_changes_no_role(self):
+        self.pass_(2.0, 1, 2)
+        self.said()
+        claim = ARP(op=2, hwsrc=ROUTER, psrc=VIP, hwdst=SCHEDULER, pdst="10.99.0.1")
+        for _ in range(50):
+            self.made.segment.arp.waiting.append(bytes(Ether(src=ROUTER, dst=SCHEDULER) / claim))
+            self.pass_(0.1, 1, 2)
+        self.pass_(0.2, 1, 2)
+        (line,) = self.said()
+        self.assertIn(f"{VIP} is claimed by {ROUTER} too", line)
+        self.assertEqual(self.made.role, "scheduler")
+        self.assertEqual(self.made.counters()["arp_conflicts"], 50)
+        self.pass_(10.0, 1, 2)
+        (line,) = self.said()
+        self.assertRegex(line, r"\(4\d frames\)")
+
+    def test_own_row(self):
+        row = self.made.path.scheduler.row(0)
+        self.assertEqual((row.hits, row.open_connections, row.average_response), (7, 3, 0.5))
+
+    def test_where(self):
+        answer = self.made.where(0xC0A80709, 51515)
+        self.assertEqual((answer["owner"], answer["node"], answer["why"]), (None, "a", "PLACED"))
+        self.assertEqual(
+            (answer["role"], answer["hash"], answer["age"]), ("scheduler", "sum", None)
+        )
+
+    def test_draining_and_another_server(self):
+        self.made.server_changed(False)
+        self.assertEqual(self.made.where(1, 1)["node"], "b")
+        self.made.server_changed(True)
+        self.assertEqual(self.made.where(1, 1)["node"], "a")
+        self.made.drain()
+        self.assertEqual(self.made.where(1, 1)["node"], "b")
+
+    def test_stop(self):
+        self.made.stopService()
+        self.assertEqual(self.made.segment.calls[-1], "close")
+        self.assertEqual(self.reactor.readers, [])
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+        self.assertFalse(self.made.path.active)
+
+
+class FaultTests(Case):
+    def lose(self) -> None:
+        (reader,) = [r for r in self.reactor.readers if r.port is self.made.segment.frames]
+        reader.port.error = OSError(100, "Network is down")
+        reader.doRead()
+
+    def test_a_lost_interface(self):
+        self.pass_(1.5, 1, 2)
+        self.said()
+        self.made.segment.back = False
+        self.lose()
+        self.assertEqual(self.made.role, "fault")
+        self.assertEqual(self.said(), ["fault: eth0: Network is down"])
+        self.assertEqual(self.reactor.readers, [])
+        self.pass_(5)
+        self.assertEqual((self.failed(), self.made.role), (set(), "fault"))
+        self.made.segment.back = True
+        self.pass_(1.2, 1, 2)
+        self.assertEqual(self.made.role, "scheduler")
+        self.assertEqual(self.said(), ["eth0 is back"])
+        self.assertEqual(len(self.reactor.readers), 2)
+
+    def test_lost_while_the_timer_reads(self):
+        self.made.segment.back = False
+        self.made.segment.arp.error = OSError(19, "No such device")
+        self.pass_(0.5)
+        self.assertEqual(self.made.role, "fault")
+
+
+class BackupTests(Case):
+    node = "b"
+
+    def test_start(self):
+        self.assertEqual((self.made.role, self.made.segment.calls), ("backup", ["open"]))
+        self.pass_(3)
+        self.assertEqual(self.made.segment.arp.sent, [])
+        self.assertEqual((self.failed(), len(self.reactor.readers)), (set(), 1))
+
+    def test_the_start_of_another_part_fails(self):
+        other = self.service()
+        other.privilegedStartService()
+        other.undo()
+        self.assertEqual(other.segment.calls, ["open", "close"])
