@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import attrs
 
+from benchmarks.commandline import bounded, processor, said
 from benchmarks.measure import Run, report
 from benchmarks.processes import BenchmarkError, find_programs
 from benchmarks.stand import (
@@ -70,18 +71,6 @@ print(json.dumps({
 """
 
 
-def bounded(low: int, high: int) -> Any:
-    """An argparse type: a whole number from `low` to `high`."""
-
-    def number(text: str) -> int:
-        value = int(text)
-        if not low <= value <= high:
-            raise argparse.ArgumentTypeError(f"expected {low} to {high}, got {value}")
-        return value
-
-    return number
-
-
 def parse_arguments(words: Sequence[str]) -> argparse.Namespace:
     """The command line; exits with 2 when it is wrong."""
     parser = argparse.ArgumentParser(
@@ -113,15 +102,6 @@ def parse_arguments(words: Sequence[str]) -> argparse.Namespace:
     return arguments
 
 
-def said(command: Sequence[str], wanted: str = "") -> str:
-    """The first line of a program's output, on whichever side, that contains `wanted`."""
-    done = subprocess.run(command, capture_output=True, text=True, timeout=20)
-    for line in (done.stdout + done.stderr).splitlines():
-        if wanted in line and line.strip():
-            return line.strip()
-    return "unknown"
-
-
 def machine(programs: dict[str, str], python: str) -> dict[str, Any]:
     """Versions of all that takes part. Raises BenchmarkError if `python` can't run DLBA."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -134,11 +114,6 @@ def machine(programs: dict[str, str], python: str) -> dict[str, Any]:
     if done.returncode:
         last = done.stderr.strip().rpartition("\n")[2]
         raise BenchmarkError(f"--python {python}: expected dlba's requirements, got {last}")
-    model = "unknown"
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            model = line.partition(":")[2].strip()
-            break
     return {
         **json.loads(done.stdout),
         "haproxy": said([programs["haproxy"], "-v"]),
@@ -146,7 +121,7 @@ def machine(programs: dict[str, str], python: str) -> dict[str, Any]:
         "nginx": said([programs["nginx"], "-v"]),
         "wrk": said([programs["wrk"], "-v"]),
         "kernel": f"{platform.system()} {platform.release()} {platform.machine()}",
-        "cpu": model,
+        "cpu": processor(),
         "cores": len(os.sched_getaffinity(0)),
         "load_before": os.getloadavg()[0],
         "started": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),

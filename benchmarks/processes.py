@@ -48,11 +48,14 @@ class BenchmarkError(Exception):
     """The benchmark can't go on; the text says why."""
 
 
-def find_programs() -> dict[str, str]:
-    """The path of each program; Debian keeps servers in sbin, which isn't on every PATH."""
+def find_programs(packages: Mapping[str, str] = PACKAGES) -> dict[str, str]:
+    """The path of each program; Debian keeps servers in sbin, which isn't on every PATH.
+
+    `packages`: program → Debian package. Raises BenchmarkError with all that are missing.
+    """
     path = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin"))
-    found = {name: shutil.which(name, path=path) for name in PACKAGES}
-    missing = [f"{name} (Debian package {PACKAGES[name]})" for name, at in found.items() if not at]
+    found = {name: shutil.which(name, path=path) for name in packages}
+    missing = [f"{name} (Debian package {packages[name]})" for name, at in found.items() if not at]
     if missing:
         raise BenchmarkError(f"missing programs: {', '.join(missing)}")
     return {name: at for name, at in found.items() if at}
@@ -83,7 +86,8 @@ def free_ports(count: int) -> list[int]:
 class Child:
     """A program that runs until the `with` block ends.
 
-    `cores`: for taskset, None: all. Output goes to `log`, which is kept with the folder it is in.
+    `cores`: for taskset, None: all. Output goes to `log`, which is kept with the folder it is in;
+    with `talks` only what it says of errors: then `tell` and `hear` are for its lines.
     """
 
     def __init__(
@@ -93,8 +97,10 @@ class Child:
         log: Path,
         cores: str | None = None,
         environment: Mapping[str, str] | None = None,
+        talks: bool = False,
     ) -> None:
         self.name = name
+        self._talks = talks
         self._command = pinned(command, cores)
         self._log = log
         self._environment = environment
@@ -110,9 +116,9 @@ class Child:
         with self._log.open("wb") as output:
             self._process = subprocess.Popen(
                 self._command,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
+                stdin=subprocess.PIPE if self._talks else subprocess.DEVNULL,
+                stdout=subprocess.PIPE if self._talks else output,
+                stderr=output,
                 cwd=self._log.parent,
                 env=self._environment,
                 start_new_session=True,
@@ -138,6 +144,9 @@ class Child:
                 # Not reaped yet, so the number is still this child's.
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
+            for pipe in (process.stdin, process.stdout):
+                if pipe is not None:
+                    pipe.close()
 
     def check(self) -> None:
         """Raise BenchmarkError, with the end of its output, if it isn't running."""
@@ -162,6 +171,23 @@ class Child:
                         f"{self.name}: expected port {port} to accept, got {error}\n{self.output()}"
                     ) from None
             time.sleep(0.05)
+
+    def tell(self, line: str) -> None:
+        """A line for its standard input; BenchmarkError if it doesn't take any more."""
+        assert self._process is not None and self._process.stdin is not None
+        try:
+            self._process.stdin.write(line.encode() + b"\n")
+            self._process.stdin.flush()
+        except OSError as error:
+            raise BenchmarkError(f"{self.name}: {error}\n{self.output()}") from None
+
+    def hear(self) -> str:
+        """Its next line of output, once it is there; BenchmarkError if it ends before."""
+        assert self._process is not None and self._process.stdout is not None
+        line = self._process.stdout.readline().decode("utf-8", "replace")
+        if not line:
+            raise BenchmarkError(f"{self.name}: expected a line, got none\n{self.output()}")
+        return line.rstrip("\n")
 
     def output(self) -> str:
         """The end of what it printed."""
