@@ -22,6 +22,7 @@ from dlba.monitor.accesslog import Record, formatter
 from dlba.monitor.logfile import LogFile
 from dlba.monitor.server import MonitorService, monitor_site
 from dlba.monitor.status import BackendRow, NodeRow, RoutingStatus, status_document
+from dlba.poller import Poller
 from dlba.routing.check import ServerCheck
 from dlba.routing.service import RoutingService
 from dlba.state import load_keys, lock_state, make_state
@@ -48,9 +49,10 @@ class Node(MultiService):
         self.monitor: MonitorService | None = None
         array = config.array
         keys = self._load_keys()
+        poller = Poller()
         # First of all: the web's ports are on the VIP, which is on loopback only then.
         if config.interface is not None and keys is not None:
-            self.routing = RoutingService(reactor, config, keys.hash, self._own_status)
+            self.routing = RoutingService(reactor, poller, config, keys.hash, self._own_status)
             self.routing.setServiceParent(self)
         if array.web is not None and keys is not None:
             log: AccessLog | None = None
@@ -62,7 +64,9 @@ class Node(MultiService):
             if array.nodes:
                 # Three probes within a bucket's time-out: idle connections keep their node.
                 keepalive = max(int(array.routing.bucket_timeout / 3), 1)
-            self.web = WebService(reactor, array.web, array.vip, keys.signing, log, keepalive)
+            self.web = WebService(
+                reactor, array.web, array.vip, keys.signing, log, keepalive, poller
+            )
             self.web.setServiceParent(self)
         elif self.routing is not None and array.vip is not None:
             changed = self.routing.server_changed

@@ -1,4 +1,4 @@
-"""Lets the reactor tell when frames wait at a port, and pumps them through the frame path.
+"""Learns from the poller when frames wait at a port, and pumps them through the frame path.
 
 An adapter, one a port. A wake takes at most `BATCH` frames, so that connections have their turn; an
 exception at a frame is a bug of ours: counted, logged now and then, and the next frame goes on.
@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
-from twisted.internet.interfaces import IReadDescriptor
 from twisted.logger import Logger
-from zope.interface import implementer
 
+from dlba.poller import READ, Poller
 from dlba.routing.linkport import LinkPort
 from dlba.routing.path import FramePath
 
@@ -25,7 +24,6 @@ BATCH: Final = 256
 SELDOM: Final = 10.0
 
 
-@implementer(IReadDescriptor)
 class PortReader:
     """Reads `port` from now on, until `stop`; `lost(port, error)` is called when it fails."""
 
@@ -33,36 +31,32 @@ class PortReader:
 
     def __init__(
         self,
-        reactor: Any,
+        poller: Poller,
         port: LinkPort,
         path: FramePath,
         lost: Callable[[LinkPort, OSError], None],
     ) -> None:
-        self._reactor = reactor
+        self._poller = poller
         self._path = path
         self._lost = lost
         self._told = float("-inf")
         self.port = port
         self._fd = port.fileno()
-        reactor.addReader(self)
+        poller.add(self._fd, READ, self)
 
     def stop(self) -> None:
         """Read no more; the port stays open."""
-        self._reactor.removeReader(self)
+        self._poller.remove(self._fd)
 
-    def fileno(self) -> int:
-        """The port's descriptor."""
-        return self._fd
+    def on_event(self, mask: int) -> None:
+        """The poller: frames wait, or the interface is gone."""
+        self.read()
 
-    def logPrefix(self) -> str:
-        """For Twisted's own log lines."""
-        return "dlba.routing"
+    def abort(self) -> None:
+        """An exception out of `read` has been logged; the next wake goes on."""
 
-    def connectionLost(self, reason: Any) -> None:
-        """The reactor ends, or found the descriptor closed."""
-
-    def doRead(self) -> None:
-        """Frames wait."""
+    def read(self) -> None:
+        """Take what waits, at most `BATCH` frames."""
         path, port = self._path, self.port
         now = time.monotonic()
         path.wake(now)

@@ -20,6 +20,7 @@ from twisted.application.service import Service
 from twisted.logger import Logger
 
 from dlba.config.values import NodeConfig
+from dlba.poller import Poller
 from dlba.routing.array import frame_path, scheduler_of
 from dlba.routing.hashtable import second_of
 from dlba.routing.linkport import LinkPort
@@ -38,18 +39,24 @@ OwnStatus = Callable[[], tuple[int, int, float]]
 
 
 class RoutingService(Service):
-    """`hash_key`: for `hash: keyed`; `own_status`: what this node's server status row says of it.
+    """`poller`: the data path's; `config`: with an interface, a VIP and nodes.
 
-    `config`: with an interface, a VIP and nodes.
+    `hash_key`: for `hash: keyed`; `own_status`: what this node's row says of it.
     """
 
     _log = Logger()
 
     def __init__(
-        self, reactor: Any, config: NodeConfig, hash_key: bytes | None, own_status: OwnStatus
+        self,
+        reactor: Any,
+        poller: Poller,
+        config: NodeConfig,
+        hash_key: bytes | None,
+        own_status: OwnStatus,
     ) -> None:
         assert config.interface is not None
         self._reactor = reactor
+        self._poller = poller
         self._array = config.array
         self._name = config.node
         self._own = config.array.nodes[config.node].number
@@ -81,6 +88,7 @@ class RoutingService(Service):
     def startService(self) -> None:
         """Read, and be scheduler if the configuration says so."""
         super().startService()
+        self._poller.attach(self._reactor)
         if self._is_scheduler:
             self.segment.schedule(True)
             self._activate()
@@ -105,6 +113,7 @@ class RoutingService(Service):
         if self.path.active:
             self.path.activate(False, time.monotonic())
         self._stop_reading()
+        self._poller.detach()
         self.segment.close()
 
     def undo(self) -> None:
@@ -125,7 +134,7 @@ class RoutingService(Service):
     def _read(self) -> None:
         for port in (self.segment.arp, self.segment.frames):
             if port is not None:
-                self._readers.append(PortReader(self._reactor, port, self.path, self._lose))
+                self._readers.append(PortReader(self._poller, port, self.path, self._lose))
 
     def _stop_reading(self) -> None:
         for reader in self._readers:
@@ -171,7 +180,7 @@ class RoutingService(Service):
         path, arp = self.path, self.segment.arp
         for reader in tuple(self._readers):
             if reader.port is arp:
-                reader.doRead()
+                reader.read()
         now = time.monotonic()
         arp = self.segment.arp  # reading may have lost it
         if now >= path.reach.next_at and not self._hears(arp):

@@ -17,7 +17,7 @@ import socket
 import time
 from typing import TYPE_CHECKING, Final
 
-from dlba.web.poller import READ, WRITE
+from dlba.poller import READ, WRITE
 from dlba.web.stream import READ_SIZE, reset
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from dlba.web.poller import READ, WRITE
+from dlba.poller import READ, WRITE
 from dlba.web.stream import PlainHTTPError
 
 if TYPE_CHECKING:

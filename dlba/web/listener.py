@@ -16,9 +16,9 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from dlba.config.values import ListenerConfig
+from dlba.poller import READ
 from dlba.web.clientsocket import ClientSocket
 from dlba.web.http1 import Http1
-from dlba.web.poller import READ
 from dlba.web.stream import PlainStream, Stream
 from dlba.web.tls import Certificates, TLSStream
 

@@ -16,10 +16,10 @@ from twisted.logger import Logger
 from dlba.config.keys import SecretKey
 from dlba.config.values import WebConfig
 from dlba.counters import Counters
+from dlba.poller import Poller
 from dlba.web.choice import Site, Sites
 from dlba.web.deadlines import Deadlines
 from dlba.web.head import HeadLimits
-from dlba.web.poller import Poller
 from dlba.web.pool import Backend, Pool
 from dlba.web.tokens import Tokens
 
@@ -59,9 +59,17 @@ class Proxy:
         "timeouts",
     )
 
-    def __init__(self, web: WebConfig, keys: tuple[SecretKey, ...], log: AccessLog | None) -> None:
+    def __init__(
+        self,
+        web: WebConfig,
+        keys: tuple[SecretKey, ...],
+        log: AccessLog | None,
+        poller: Poller | None = None,
+    ) -> None:
+        """`poller`: one that others use as well; None: one of its own."""
         self.counters = Counters()
-        self.poller = Poller(self._count_internal_error)
+        self.poller = Poller() if poller is None else poller
+        self.poller.failed = self._count_internal_error
         self.deadlines = Deadlines(time.monotonic())
         self.timeouts = web.timeouts
         self.limits = web.limits

@@ -17,6 +17,7 @@ from twisted.logger import Logger
 
 from dlba.config.keys import SecretKey
 from dlba.config.values import WebConfig
+from dlba.poller import Poller
 from dlba.web.clientsocket import ClientSocket
 from dlba.web.deadlines import TICK
 from dlba.web.listener import KEEPALIVE, Listener
@@ -41,16 +42,18 @@ class WebService(Service):
         keys: tuple[SecretKey, ...],
         log: AccessLog | None,
         keepalive: int = KEEPALIVE,
+        poller: Poller | None = None,
     ) -> None:
         """`vip`: where listeners without an address of their own listen; None: everywhere.
 
-        `keepalive`: seconds of silence before the kernel probes a client.
+        `keepalive`: seconds of silence before the kernel probes a client; `poller`: one that others
+        use as well.
         """
         self._reactor = reactor
         self._web = web
         self._vip = vip
         self._keepalive = keepalive
-        self.proxy = Proxy(web, keys, log)
+        self.proxy = Proxy(web, keys, log, poller)
         self.proxy.on_client_gone = self._client_gone
         self.listeners: list[Listener] = []
         self._sweep_call: Any = None

@@ -16,7 +16,7 @@ from dlba.routing.service import RoutingService
 from tests.routing.frames import MEMBERS, OWN, ROUTER, SCHEDULER, VIP, plain
 from tests.routing.test_array import array
 from tests.routing.test_path import HEADERS
-from tests.routing.test_reader import Port, Reactor
+from tests.routing.test_reader import Port, RecordedPoller
 
 
 class RecordedPort(Port):
@@ -64,18 +64,12 @@ class RecordedSegment:
         return {"frames_unsent": 0}
 
 
-class TimedReactor(Reactor, Clock):
-    def __init__(self):
-        Reactor.__init__(self)
-        Clock.__init__(self)
-        self.advance(1000)
-
-
 class Case(SynchronousTestCase):
     node = "a"
 
     def setUp(self):
-        self.reactor = TimedReactor()
+        self.reactor, self.poller = Clock(), RecordedPoller()
+        self.reactor.advance(1000)
         self.patch(service_module, "Segment", RecordedSegment)
         for module in ("service", "reader"):
             patched = mock.patch(f"dlba.routing.{module}.time.monotonic", self.reactor.seconds)
@@ -92,7 +86,7 @@ class Case(SynchronousTestCase):
     def service(self, **routing) -> RoutingService:
         made = attrs.evolve(array(**routing), election=ElectionConfig())
         config = NodeConfig(node=self.node, array=made, interface="eth0", state="/x")
-        return RoutingService(self.reactor, config, None, lambda: (7, 3, 0.5))
+        return RoutingService(self.reactor, self.poller, config, None, lambda: (7, 3, 0.5))
 
     def pass_(self, seconds: float, *answering: int) -> None:
         """Time goes by in steps of 10 ms; these nodes answer whatever they are asked."""
@@ -127,7 +121,7 @@ class SchedulerTests(Case):
         self.assertEqual(self.made.role, "scheduler")
         self.assertEqual(self.made.segment.calls, ["open", ("schedule", True)])
         self.assertEqual(self.said(), [f"scheduler of {VIP} on eth0, frames by recorded"])
-        self.assertEqual(len(self.reactor.readers), 2)
+        self.assertEqual(len(self.poller.readers), 2)
 
     def test_probes_then_announcements(self):
         port, kinds = self.made.segment.arp, []
@@ -144,8 +138,8 @@ class SchedulerTests(Case):
     def test_client_frames_go_to_nodes(self):
         port = self.made.segment.frames
         port.waiting = [plain()]
-        (reader,) = [one for one in self.reactor.readers if one.port is port]
-        reader.doRead()
+        (reader,) = [one for one in self.poller.readers.values() if one.port is port]
+        reader.read()
         self.assertEqual(port.routed, [HEADERS[0]])
         self.assertEqual(self.made.counters()["frames_own"], 1)
 
@@ -221,16 +215,16 @@ class SchedulerTests(Case):
     def test_stop(self):
         self.made.stopService()
         self.assertEqual(self.made.segment.calls[-1], "close")
-        self.assertEqual(self.reactor.readers, [])
-        self.assertEqual(self.reactor.getDelayedCalls(), [])
+        self.assertEqual(self.poller.readers, {})
+        self.assertEqual((self.reactor.getDelayedCalls(), self.poller.users), ([], 0))
         self.assertFalse(self.made.path.active)
 
 
 class FaultTests(Case):
     def lose(self) -> None:
-        (reader,) = [r for r in self.reactor.readers if r.port is self.made.segment.frames]
+        (reader,) = [r for r in self.poller.readers.values() if r.port is self.made.segment.frames]
         reader.port.error = OSError(100, "Network is down")
-        reader.doRead()
+        reader.read()
 
     def test_a_lost_interface(self):
         self.pass_(1.5, 1, 2)
@@ -239,14 +233,14 @@ class FaultTests(Case):
         self.lose()
         self.assertEqual(self.made.role, "fault")
         self.assertEqual(self.said(), ["fault: eth0: Network is down"])
-        self.assertEqual(self.reactor.readers, [])
+        self.assertEqual(self.poller.readers, {})
         self.pass_(5)
         self.assertEqual((self.failed(), self.made.role), (set(), "fault"))
         self.made.segment.back = True
         self.pass_(1.2, 1, 2)
         self.assertEqual(self.made.role, "scheduler")
         self.assertEqual(self.said(), ["eth0 is back"])
-        self.assertEqual(len(self.reactor.readers), 2)
+        self.assertEqual(len(self.poller.readers), 2)
 
     def test_lost_while_the_timer_reads(self):
         self.made.segment.back = False
@@ -262,7 +256,7 @@ class BackupTests(Case):
         self.assertEqual((self.made.role, self.made.segment.calls), ("backup", ["open"]))
         self.pass_(3)
         self.assertEqual(self.made.segment.arp.sent, [])
-        self.assertEqual((self.failed(), len(self.reactor.readers)), (set(), 1))
+        self.assertEqual((self.failed(), len(self.poller.readers)), (set(), 1))
 
     def test_the_start_of_another_part_fails(self):
         other = self.service()

@@ -1,8 +1,8 @@
 """Moves readiness from the kernel to our sockets, with as little as possible in between.
 
-The data path has an epoll set of its own, since Twisted's dispatch costs each event a logging
-context and three checks that only its own transports need (docs/decisions/0001). It meets the
-reactor in one of two ways:
+The data path (clients, backends, frames) has an epoll set of its own, since Twisted's dispatch
+costs each event a logging context and three checks that only its own transports need
+(docs/decisions/0001). It meets the reactor in one of two ways:
 
 - in front (the epoll reactor): the reactor's own epoll descriptor is a member of our set and our
   `iterate` is the reactor's iteration, so a turn costs one `epoll_wait` as before;
@@ -59,12 +59,13 @@ class Poller:
     _log = Logger()
 
     def __init__(self, failed: Callable[[], None] = lambda: None) -> None:
-        """`failed` is called for each exception caught, to count it."""
         self._epoll = select.epoll()
         self._members: dict[int, Pollable] = {}
         self._ready: list[Pollable] = []
-        self._failed = failed
+        #: Called for each exception caught, to count it.
+        self.failed = failed
         self._reactor: Any = None
+        self._users = 0
         self._front = False
         self._ready_call: Any = None
 
@@ -101,7 +102,10 @@ class Poller:
     # Attaching to the reactor
 
     def attach(self, reactor: Any) -> None:
-        """Run inside `reactor` from now on."""
+        """Run inside `reactor` from now on, until `detach` was called as often as this."""
+        self._users += 1
+        if self._users > 1:
+            return
         self._reactor = reactor
         poller = getattr(reactor, "_poller", None)
         if isinstance(reactor, EPollReactor) and poller is not None:
@@ -113,7 +117,10 @@ class Poller:
             reactor.addReader(self)
 
     def detach(self) -> None:
-        """Leave the reactor as it was and close the set."""
+        """The last one leaves the reactor as it was and closes the set."""
+        self._users -= 1
+        if self._users > 0:
+            return
         if self._front:
             del self._reactor.doIteration
         elif self._reactor is not None:
@@ -152,7 +159,7 @@ class Poller:
 
     def logPrefix(self) -> str:
         """What Twisted's log context calls us."""
-        return "dlba.web"
+        return "dlba"
 
     def connectionLost(self, reason: object = None) -> None:
         """The reactor shuts down; our connections are closed by their service."""
@@ -167,7 +174,7 @@ class Poller:
                 self._caught(member)
 
     def _caught(self, member: Pollable) -> None:
-        self._failed()
+        self.failed()
         self._log.failure("an exception ended one connection")
         try:
             member.abort()

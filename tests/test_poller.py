@@ -11,7 +11,7 @@ from twisted.internet import reactor
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from dlba.web.poller import BATCH, READ, WRITE, Poller
+from dlba.poller import BATCH, READ, WRITE, Poller
 from tests.web.harness import GET, ProxyTest, configuration, in_thread
 
 
@@ -196,6 +196,18 @@ class InFront(TestCase):
         self.assertNotIn("doIteration", vars(reactor))
         # And it goes on without us.
         await deferLater(reactor, 0.01)
+
+    async def test_the_last_of_several_users_detaches(self):
+        poller = Poller()
+        poller.attach(reactor)
+        poller.attach(reactor)
+        poller.detach()
+        member = Member()
+        poller.later(member)
+        await deferLater(reactor, 0.01)
+        self.assertEqual(member.events, [READ])
+        poller.detach()
+        self.assertNotIn("doIteration", vars(reactor))
 
     async def test_detach_with_something_put_off(self):
         poller = Poller()
