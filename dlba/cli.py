@@ -143,8 +143,11 @@ def status_text(document: Mapping[str, Any]) -> str:
             lines += ["", title, *table(columns, document[key])]
     counters = document.get("counters")
     if counters:
-        rows = [{"counter": name, "value": counters[name]} for name in sorted(counters)]
+        moved = sorted(name for name in counters if counters[name])
+        rows = [{"counter": name, "value": counters[name]} for name in moved]
         lines += ["", *table((("counter", "counter"), ("value", "value")), rows)]
+        if len(moved) < len(counters):
+            lines.append(f"({len(counters) - len(moved)} more are 0: --json shows them)")
     return "\n".join(lines) + "\n"
 
 

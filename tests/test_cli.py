@@ -211,6 +211,13 @@ class TextTests(SynchronousTestCase):
         self.assertEqual(lines[4].split(), ["-", "x", "-", "-", "-", "-", "-", "-", "-"])
         self.assertEqual(lines[5].split(), ["p", "-", "-", "-", "1", "-", "-", "-", "-"])
 
+    def test_counters_that_are_0_are_only_numbered(self):
+        text = cli.status_text({"node": "a", "counters": {"b": 0, "a": 2, "c": 0}})
+        self.assertEqual(
+            text.splitlines()[2:],
+            ["counter  value", "a            2", "(2 more are 0: --json shows them)"],
+        )
+
     def test_nothing_reaches_the_terminal_as_control(self):
         text = cli.status_text({"node": "a\x1b[2J", "counters": {"b\rc": 1}})
         self.assertTrue(all(line.isprintable() for line in text.split("\n")), ascii(text))
