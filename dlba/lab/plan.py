@@ -47,7 +47,8 @@ PART_NAME: Final = re.compile(r"[a-z]|app[1-9][0-9]?|client|switch", re.ASCII)
 
 #: Settings of every namespace, under /proc/sys/net, whatever the machine has: no IPv6, whose own
 #: packets would only disturb captures; nobody forwards; reverse paths are filtered strictly, as on
-#: a hardened machine, so that a node has to do its part.
+#: a hardened machine, so that a node has to do its part. The switch passes frames as they are: with
+#: br_netfilter, which Docker loads, it would drop those of broken packets and reassemble fragments.
 SYSCTLS: Final = (
     ("ipv6/conf/all/disable_ipv6", "1"),
     ("ipv6/conf/default/disable_ipv6", "1"),
@@ -58,6 +59,9 @@ SYSCTLS: Final = (
     ("ipv4/conf/default/arp_announce", "0"),
     ("ipv4/conf/all/rp_filter", "1"),
     ("ipv4/conf/default/rp_filter", "1"),
+    ("bridge/bridge-nf-call-arptables", "0"),
+    ("bridge/bridge-nf-call-ip6tables", "0"),
+    ("bridge/bridge-nf-call-iptables", "0"),
 )
 
 _INTEGER = re.compile(r"0|[1-9][0-9]{0,14}", re.ASCII)
