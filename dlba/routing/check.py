@@ -34,7 +34,7 @@ class _Hello(Protocol):
 
 
 class ServerCheck(Service):
-    """Runs the checks; `changed(alive)` is called whenever the verdict changes.
+    """Runs the checks; `changed(alive)` is called at the start and when the verdict changes.
 
     `address`: the VIP; `ports`: TCP ports.
     """
@@ -55,8 +55,9 @@ class ServerCheck(Service):
         self.alive = False
 
     def startService(self) -> None:
-        """Ask from now on."""
+        """Ask from now on; until the first verdict the node has failed."""
         super().startService()
+        self._changed(False)
         self._round()
 
     def stopService(self) -> None:

@@ -43,9 +43,9 @@ class CheckTests(SynchronousTestCase):
         ports = self.asked()
         self.assertEqual(set(ports), {80, 443})
         ports[80].buildProtocol(None).makeConnection(StringTransport())
-        self.assertEqual((self.check.alive, self.told), (False, []))
+        self.assertEqual((self.check.alive, self.told), (False, [False]))
         ports[443].buildProtocol(None).makeConnection(StringTransport())
-        self.assertEqual((self.check.alive, self.told), (True, [True]))
+        self.assertEqual((self.check.alive, self.told), (True, [False, True]))
 
     def test_connections_are_closed_at_once(self):
         for transport in self.round():
@@ -55,10 +55,10 @@ class CheckTests(SynchronousTestCase):
         self.round()
         for _ in range(3):
             self.round(p443=error.ConnectionRefusedError())
-        self.assertEqual(self.told, [True, False])
+        self.assertEqual(self.told, [False, True, False])
         self.round(p80=error.TimeoutError(), p443=error.ConnectionRefusedError())
         self.round()
-        self.assertEqual(self.told, [True, False, True])
+        self.assertEqual(self.told, [False, True, False, True])
 
     def test_a_round_that_hangs_isn_t_asked_again(self):
         self.assertEqual(len(self.asked()), 2)
@@ -72,5 +72,5 @@ class CheckTests(SynchronousTestCase):
         for factory in ports.values():
             factory.clientConnectionFailed(None, Failure(error.ConnectionRefusedError()))
         self.reactor.advance(10)
-        self.assertEqual((self.told, self.asked()), ([], {}))
+        self.assertEqual((self.told, self.asked()), ([False], {}))
         self.assertEqual(self.reactor.getDelayedCalls(), [])
