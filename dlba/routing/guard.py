@@ -19,17 +19,28 @@ import subprocess
 from collections.abc import Iterable
 from typing import Final
 
+from twisted.logger import Logger
+
 from dlba.errors import DLBAError
 
-__all__ = ["Guard"]
+__all__ = ["Guard", "missing"]
 
 #: Seconds for `nft`.
 TIMEOUT: Final = 10.0
 _PATH: Final = "/usr/sbin:/sbin:/usr/bin:/bin"
 
 
+def missing() -> str | None:
+    """What keeps a node from own-MAC mode, None if nothing does."""
+    if shutil.which("nft", path=_PATH) is None:
+        return "own_mac: expected the program nft (Debian: nftables), got none"
+    return None
+
+
 class Guard:
     """`vip`: 4 bytes; `members`: the MACs of the other nodes, 6 bytes each."""
+
+    _log = Logger()
 
     def __init__(self, interface: str, vip: bytes, members: Iterable[bytes]) -> None:
         self._interface = interface
@@ -40,8 +51,9 @@ class Guard:
 
     def apply(self) -> None:
         """Put the rule up, in place of a former one. Raises DLBAError."""
-        if shutil.which("nft", path=_PATH) is None:
-            raise DLBAError("own_mac: expected the program nft (Debian: nftables), got none")
+        lacking = missing()
+        if lacking is not None:
+            raise DLBAError(lacking)
         others = f"ether saddr != {{ {', '.join(self._members)} }} " if self._members else ""
         problem = self._run(
             f"table netdev {self._table}\n"
@@ -58,10 +70,18 @@ class Guard:
             raise DLBAError(f"own_mac: nft: expected the rule to be taken, got: {problem}")
 
     def remove(self) -> None:
-        """Take the rule down if it is there; without `nft` there is none of ours."""
-        if shutil.which("nft", path=_PATH) is not None:
-            # "table" first, so that there is one to delete: no error where there was none.
-            self._run(f"table netdev {self._table}\ndelete table netdev {self._table}\n")
+        """Take the rule down if it is there; without `nft` there is none of ours.
+
+        Tells the log, and goes on, when it stays: this node's kernel won't see a client then.
+        """
+        if missing() is not None:
+            return
+        # "table" first, so that there is one to delete: no error where there was none.
+        table = f"table netdev {self._table}"
+        problem = self._run(f"{table}\ndelete {table}\n")
+        # A kernel without such tables complains as well, and is right.
+        if problem and not self._run(f"list {table}\n"):
+            self._log.error("own_mac: nft: {table} stays: {problem}", table=table, problem=problem)
 
     def _run(self, rules: str) -> str:
         """Give `nft` the rules; what it complains of, empty if it took them."""

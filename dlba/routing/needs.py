@@ -41,7 +41,8 @@ LABEL: Final = "lo:dlba"
 LRO: Final = ("rx-lro",)
 GRO: Final = ("rx-gro", "rx-gro-hw")
 
-_LOOSE: Final = 2
+_HIGHEST: Final = 2  # of arp_ignore and arp_announce: what is above means something else
+_LOOSE: Final = 2  # rp_filter: some route leads back to the source, no matter by which device
 
 
 @attrs.frozen
@@ -128,13 +129,13 @@ def sysctls_of(device: str) -> tuple[tuple[str, str], ...]:
 
 def effective(values: Mapping[tuple[str, str], int], device: str, key: str) -> int:
     """The value that holds for the device."""
-    return max(values["all", key], values[device, key])
+    return max(values.get(("all", key), 0), values.get((device, key), 0))
 
 
 def sysctl_plan(device: str, values: Mapping[tuple[str, str], int]) -> Plan:
     """What of the ARP sysctls and the reverse-path filter of `device` must change.
 
-    `values`: by device and key, those of `sysctls_of`.
+    `values`: by device and key, those of `sysctls_of`; one that lacks is 0.
     """
     return (
         _arp_plan(device, values, "arp_ignore", enough=(1, 2), wanted=1)
@@ -151,20 +152,21 @@ def _arp_plan(
     wanted: int,
 ) -> Plan:
     faults = tuple(
-        f"{_sysctl(where, key)}: expected 0, 1 or 2, got {values[where, key]}"
+        f"{_sysctl(where, key)}: expected 0, 1 or 2, got {value}"
         for where in ("all", device)
-        if values[where, key] not in (0, 1, 2)
+        if (value := values.get((where, key), 0)) > _HIGHEST
     )
-    if faults or values["all", key] in enough:
+    former = values.get(("all", key), 0)
+    if faults or former in enough:
         return Plan(faults=faults)
-    return Plan((Change("sysctl", "all", key, values["all", key], wanted),))
+    return Plan((Change("sysctl", "all", key, former, wanted),))
 
 
 def rp_filter_plan(device: str, values: Mapping[tuple[str, str], int]) -> Plan:
     """A strict reverse-path filter becomes loose: frames may come in where no route goes out."""
     if effective(values, device, "rp_filter") != 1:
         return Plan()
-    former = values[device, "rp_filter"]
+    former = values.get((device, "rp_filter"), 0)
     return Plan((Change("sysctl", device, "rp_filter", former, _LOOSE),))
 
 

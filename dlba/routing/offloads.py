@@ -22,7 +22,7 @@ from typing import Final
 
 from dlba.routing.needs import Feature
 
-__all__ = ["read_features", "switch_feature"]
+__all__ = ["ethtool", "read_features", "switch_feature"]
 
 _SIOCETHTOOL: Final = 0x8946
 _GSSET_INFO, _GSTRINGS, _GFEATURES, _SFEATURES = 0x37, 0x1B, 0x3A, 0x3B
@@ -38,7 +38,7 @@ def read_features(interface: str, names: Iterable[str]) -> dict[str, Feature]:
     """
     numbers = _numbers(interface)
     blocks = -(-len(numbers) // _BITS)
-    answer = _ask(interface, struct.pack("=II", _GFEATURES, blocks) + bytes(16 * blocks))
+    answer = ethtool(interface, struct.pack("=II", _GFEATURES, blocks) + bytes(16 * blocks))
     found = {}
     for name in names:
         if name in numbers:
@@ -63,24 +63,27 @@ def switch_feature(interface: str, name: str, on: bool) -> None:
     block, bit = divmod(numbers[name], _BITS)
     request = bytearray(struct.pack("=II", _SFEATURES, blocks) + bytes(8 * blocks))
     struct.pack_into("=II", request, 8 + 8 * block, 1 << bit, on << bit)
-    _ask(interface, bytes(request))
+    ethtool(interface, bytes(request))
 
 
 def _numbers(interface: str) -> dict[str, int]:
     """The number of each feature by its name."""
-    answer = _ask(interface, struct.pack("=IIQI", _GSSET_INFO, 0, 1 << _FEATURES, 0))
+    answer = ethtool(interface, struct.pack("=IIQI", _GSSET_INFO, 0, 1 << _FEATURES, 0))
     mask, count = struct.unpack_from("=QI", answer, 8)
     if not mask:
         return {}
-    answer = _ask(
+    answer = ethtool(
         interface, struct.pack("=III", _GSTRINGS, _FEATURES, count) + bytes(_NAME * count)
     )
     names = (answer[12 + _NAME * i : 12 + _NAME * (i + 1)] for i in range(count))
     return {name.rstrip(b"\0").decode("ascii", "replace"): i for i, name in enumerate(names)}
 
 
-def _ask(interface: str, request: bytes) -> bytes:
-    """The kernel's answer, which takes the place of the request."""
+def ethtool(interface: str, request: bytes) -> bytes:
+    """The kernel's answer, as long as `request` and in its place; both begin with the command.
+
+    Raises OSError: ENODEV if there is no such interface, EOPNOTSUPP where it can't tell.
+    """
     buffer = ctypes.create_string_buffer(request, len(request))
     argument = struct.pack("16sP16x", interface.encode()[:15], ctypes.addressof(buffer))
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:

@@ -1,159 +1,100 @@
-"""Makes the kernel's settings what direct return needs, and puts them back.
+"""Makes the kernel's settings what direct return needs, and puts the former ones back.
 
-An adapter; what must change, and what can't be mended, `dlba.routing.needs` says. The former values
-are on disk (`kernel.json` in the state folder, with fsync) before the first one changes, so that
-the next start can put back what a killed process left. A file of another boot or another network
-namespace says nothing about this one and is dropped.
+An adapter; what must change, and what can't be mended, `dlba.routing.needs` says. What was there
+before is on the disk before the first change (`dlba.routing.former`), so that the next start can
+put back what a killed process left. A value goes back only where it still is what was set: what the
+operator changed meanwhile stays, as does a VIP on lo that was there before.
 
-A value is put back only where it still is what was set: what the operator changed meanwhile stays.
+Order: sysctls come before the VIP, else the kernel would answer ARP for it in between; they go
+back after it. It is `all.arp_ignore`, not the interface's own, because a second interface on the
+same segment must be silent as well.
 
 Source: routing.md "The frame path" 4.
 """
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
-import errno
-import fcntl
-import json
 import os
-import socket
-import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-import attrs
 from twisted.logger import Logger
 
 from dlba.errors import DLBAError
-from dlba.routing import needs
-from dlba.routing.needs import LABEL, TUN, Address, Change, Interface, Plan
+from dlba.routing import guard, needs
+from dlba.routing.former import FILE, FormerSettings
+from dlba.routing.links import (
+    add_address,
+    addresses,
+    bring_up,
+    carrier,
+    find,
+    look_up,
+    remove_address,
+)
+from dlba.routing.needs import LABEL, TUN, Change, Interface, Plan, shown
 from dlba.routing.offloads import read_features, switch_feature
-from dlba.routing.sysctls import read_all, read_sysctl, unwritable, write_sysctl
+from dlba.routing.sysctls import read_all, read_sysctl, silence_ipv6, unwritable, write_sysctl
 
-__all__ = ["FILE", "KernelSettings", "addresses", "carrier", "look_up"]
+__all__ = ["FILE", "Interface", "KernelSettings", "addresses", "carrier", "look_up"]
+__all__ += ["missing_privileges"]
 
-#: In the state folder.
-FILE: Final = "kernel.json"
-
-_SIOCGIFFLAGS: Final = 0x8913
-_SIOCETHTOOL: Final = 0x8946
-_GLINK: Final = 0x0A  # linux/ethtool.h
-_IFF_UP: Final = 0x1
-_IFF_RUNNING: Final = 0x40
-_ETHERNET: Final = 1  # ARPHRD_ETHER
-_CAP_NET_ADMIN: Final = 12
-_CAP_NET_RAW: Final = 13
-
-
-@contextlib.contextmanager
-def _netlink() -> Iterator[Any]:
-    # Late: a node without an interface doesn't need it.
-    from pyroute2 import IPRoute
-    from pyroute2.netlink.exceptions import NetlinkError
-
-    try:
-        with IPRoute() as link:
-            yield link
-    except NetlinkError as error:
-        raise OSError(error.code, os.strerror(error.code)) from None
-
-
-def addresses() -> list[Address]:
-    """The IPv4 addresses of this network namespace. Raises OSError."""
-    with _netlink() as link:
-        names = {one["index"]: one.get_attr("IFLA_IFNAME") for one in link.get_links()}
-        return [
-            Address(
-                names.get(one["index"], ""),
-                # The peer's address stands in IFA_ADDRESS on point-to-point links.
-                one.get_attr("IFA_LOCAL") or one.get_attr("IFA_ADDRESS"),
-                one["prefixlen"],
-                one.get_attr("IFA_LABEL") or "",
-            )
-            for one in link.get_addr(family=socket.AF_INET)
-        ]
-
-
-def look_up(interface: str) -> Interface:
-    """What the kernel tells of an interface. Raises OSError, or DLBAError if there is none."""
-    with _netlink() as link:
-        indexes = link.link_lookup(ifname=interface)
-        if not indexes:
-            raise DLBAError(f"interface: {interface}: expected a network interface, got none")
-        (one,) = link.get_links(indexes[0])
-        own = link.get_addr(family=socket.AF_INET, index=indexes[0])
-    mac = one.get_attr("IFLA_ADDRESS") or ""
-    return Interface(
-        index=one["index"],
-        name=interface,
-        mac=bytes.fromhex(mac.replace(":", "")),
-        mtu=one.get_attr("IFLA_MTU"),
-        up=bool(one["flags"] & _IFF_UP),
-        carrier=bool(one["flags"] & _IFF_RUNNING),
-        addresses=tuple(a.get_attr("IFA_LOCAL") or a.get_attr("IFA_ADDRESS") for a in own),
-        ethernet=one["ifi_type"] == _ETHERNET,
-    )
-
-
-def carrier(interface: str) -> bool:
-    """Whether the interface is up and its link is there; False if there is none."""
-    name = interface.encode()[:15]
-    # IFF_RUNNING follows up to a second late; what the driver says of its link doesn't.
-    asked = ctypes.create_string_buffer(struct.pack("=II", _GLINK, 0), 8)
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
-        try:
-            answer = fcntl.ioctl(control, _SIOCGIFFLAGS, struct.pack("16s16x", name))
-            flags = struct.unpack_from("16xH", answer)[0]
-            if not flags & _IFF_UP:
-                return False
-            fcntl.ioctl(
-                control, _SIOCETHTOOL, struct.pack("16sP16x", name, ctypes.addressof(asked))
-            )
-        except OSError as error:
-            return error.errno == errno.EOPNOTSUPP and bool(flags & _IFF_RUNNING)
-    return bool(struct.unpack_from("=4xI", asked)[0])
+#: What a node must be capable of, and the bits of it (linux/capability.h).
+_CAPABILITIES: Final = (("CAP_NET_ADMIN", 12), ("CAP_NET_RAW", 13))
+_TUN_FILE: Final = "/dev/net/tun"
 
 
 class KernelSettings:
     """`vip`, `address`: IPv4 addresses as text; `own_mac`: the configured one, 6 bytes.
 
-    `merging`: the port copes with merged frames, so that only LRO is switched off.
+    `state`: the state folder, made already. `merging`: the port copes with merged frames, so that
+    only LRO is switched off. `guarded`: own-MAC mode, which needs nft. `warn`: is told what can't
+    be put back, a sentence each; the log by default.
     """
 
     _log = Logger()
 
     def __init__(
-        self, state: Path, interface: str, vip: str, own_mac: bytes, address: str, merging: bool
+        self,
+        state: Path,
+        interface: str,
+        vip: str,
+        own_mac: bytes,
+        address: str,
+        merging: bool,
+        guarded: bool = False,
+        warn: Callable[[str], None] | None = None,
     ) -> None:
-        self._file = state / FILE
+        self._former = FormerSettings(state)
         self._interface = interface
         self._vip = vip
         self._own_mac = own_mac
         self._address = address
         self._merging = merging
+        self._guarded = guarded
+        self._warn = self._tell if warn is None else warn
         self._made: list[Change] = []
 
     def recover(self) -> None:
-        """Put back what a killed predecessor left. A file that makes no sense is only logged."""
+        """Put back what a killed predecessor left. Raises OSError.
+
+        Its drop rule is removed as well, if the interface was another one then. A file that makes
+        no sense is told and set aside.
+        """
         try:
-            text = self._file.read_text("utf-8")
-        except FileNotFoundError:
+            left = self._former.read()
+        except DLBAError as error:
+            aside = self._former.set_aside()
+            self._warn(f"{error}: nothing is put back; it is kept as {aside.name}")
             return
-        try:
-            left = json.loads(text)
-            ours = left["boot"] == _boot() and left["namespace"] == _namespace()
-            self._made = [Change(**fields) for fields in left["changes"]] if ours else []
-        except (ValueError, KeyError, TypeError) as error:
-            self._made = []
-            self._log.warn(
-                "{file}: expected what a former process changed, got {error!r}: not put back",
-                file=self._file,
-                error=error,
-            )
-        self.undo()
+        if left is None:
+            self._former.remove()
+            return
+        interface, changes = left
+        if interface != self._interface:
+            guard.Guard(interface, bytes(4), ()).remove()
+        self._keep(self._put_back(changes))
 
     def check(self) -> Plan:
         """What `apply` would change now. Raises DLBAError with all that is missing, or OSError."""
@@ -172,115 +113,109 @@ class KernelSettings:
         before = list(self._made)
         fresh = [change for change in plan.changes if change not in before]
         if fresh:
-            self._save([*before, *fresh])
+            self._former.write(self._interface, [*before, *fresh])
         try:
             for change in plan.changes:
                 if change not in before:
                     self._made.append(change)
-                _write(change, change.wanted)
+                _make(change)
         except BaseException:
             self._keep([*before, *self._put_back(self._made[len(before) :])])
             self._made = before
             raise
 
     def tun_up(self, name: str) -> None:
-        """Give the TUN device `name` the VIP, and bring it up. Raises OSError.
+        """Give the TUN device `name` the VIP, and bring it up. Raises OSError or DLBAError.
 
         Nothing of it is to be put back: the device ends with the process.
         """
-        with _netlink() as link:
-            (index,) = link.link_lookup(ifname=name)
-            link.addr("add", index=index, address=self._vip, prefixlen=32)
-            link.link("set", index=index, state="up")
-        plan = needs.rp_filter_plan(name, read_all(needs.sysctls_of(name)))
-        for change in plan.changes:
-            write_sysctl(change.device, change.key, change.wanted)
+        silence_ipv6(name)
+        for change in needs.rp_filter_plan(name, read_all(needs.sysctls_of(name))).changes:
+            _make(change)
+        # Reverse-path filter 2 takes nothing from a device without an address.
+        add_address(name, self._vip)
+        bring_up(name)
 
     def undo(self) -> None:
         """Put everything back, as far as it goes; as good twice as once."""
         made, self._made = self._made, []
-        self._keep(self._put_back(made))
+        if made:
+            self._keep(self._put_back(made))
 
-    def _keep(self, changes: list[Change]) -> None:
-        """What is still to be put back, by this process or the next one."""
-        try:
-            if changes:
-                self._save(changes)
-            else:
-                self._file.unlink(missing_ok=True)
-        except OSError as error:
-            self._log.warn("{file}: {error}", file=self._file, error=error.strerror or error)
+    def _plan(self) -> Plan:
+        found = find(self._interface)
+        faults = missing_privileges()
+        faults += needs.interface_faults(self._interface, found, self._own_mac, self._address)
+        without_nft = guard.missing() if self._guarded else None
+        if without_nft is not None:
+            faults.append(without_nft)
+        plan = Plan()
+        if found is not None:
+            plan += needs.sysctl_plan(self._interface, read_all(needs.sysctls_of(self._interface)))
+            why = unwritable() if plan.changes else None
+            if why is not None:
+                wanted = ", ".join(f"{shown(one)}={one.wanted}" for one in plan.changes)
+                faults.append(f"sysctls: expected {wanted} or to be able to set them, got: {why}")
+            features = read_features(self._interface, needs.feature_names(self._merging))
+            plan += needs.feature_plan(self._interface, features, self._merging)
+        # Last, and first to go: by then, and until then, no kernel answers ARP for it.
+        return Plan(faults=tuple(faults)) + plan + needs.address_plan(self._vip, addresses(), TUN)
 
-    def _put_back(self, changes: list[Change]) -> list[Change]:
+    def _put_back(self, changes: Iterable[Change]) -> list[Change]:
         """The last one first; gives those that could not be, after telling of them."""
         left: list[Change] = []
-        for change in reversed(changes):
+        for change in reversed(list(changes)):
             try:
                 if _read(change) == change.wanted:
                     _write(change, change.former)
             except OSError as error:
                 left.insert(0, change)
-                self._log.warn(
-                    "{what}: expected {former} again, got: {error}",
-                    what=needs.shown(change),
-                    former=change.former,
-                    error=error.strerror or error,
-                )
+                words = error.strerror or error
+                self._warn(f"{shown(change)}: expected {change.former} again, got: {words}")
         return left
 
-    # ---------------------------------------------------------------- what must change
-
-    def _plan(self) -> Plan:
-        faults = _missing()
+    def _keep(self, changes: list[Change]) -> None:
+        """What is still to be put back, by this process or the next one."""
         try:
-            found: Interface | None = look_up(self._interface)
-        except DLBAError:
-            found = None
-        faults += needs.interface_faults(self._interface, found, self._own_mac, self._address)
-        plan = Plan()
-        if found is not None:
-            names = needs.sysctls_of(self._interface)
-            plan += needs.sysctl_plan(self._interface, read_all(names))
-            features = read_features(self._interface, needs.feature_names(self._merging))
-            plan += needs.feature_plan(self._interface, features, self._merging)
-        # Last, and first to go: by then, and until then, no kernel answers ARP for it.
-        plan += needs.address_plan(self._vip, addresses(), TUN)
-        if any(change.kind == "sysctl" for change in plan.changes):
-            why = unwritable()
-            if why is not None:
-                wanted = ", ".join(
-                    f"{needs.shown(change)}={change.wanted}"
-                    for change in plan.changes
-                    if change.kind == "sysctl"
-                )
-                faults.append(f"sysctls: expected {wanted} or to be able to set them, got: {why}")
-        return Plan(faults=tuple(faults)) + plan
+            if changes:
+                self._former.write(self._interface, changes)
+            else:
+                self._former.remove()
+        except OSError as error:
+            self._warn(f"{self._former.path}: {error.strerror or error}")
 
-    def _save(self, changes: list[Change]) -> None:
-        """On the disk, whole or not at all, before anything changes. Raises OSError."""
-        text = json.dumps(
-            {
-                "boot": _boot(),
-                "namespace": _namespace(),
-                "changes": [attrs.asdict(change) for change in changes],
-            },
-            indent=1,
-        )
-        new = self._file.with_name(FILE + ".new")
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-        with open(os.open(new, flags, 0o600), "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(new, self._file)
-        folder = os.open(self._file.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+    def _tell(self, text: str) -> None:
+        self._log.warn("{text}", text=text)
+
+
+def missing_privileges() -> list[str]:
+    """What this process can't do and a node must be able to, a sentence each."""
+    status = Path("/proc/thread-self/status").read_text("utf-8", "replace")
+    mask = int(status.partition("CapEff:")[2].split()[0], 16)
+    faults = [
+        f"capabilities: expected {name}, got none (root, or the unit's AmbientCapabilities)"
+        for name, bit in _CAPABILITIES
+        if not mask >> bit & 1
+    ]
+    try:
+        os.close(os.open(_TUN_FILE, os.O_RDWR | os.O_CLOEXEC))
+    except OSError as error:
+        faults.append(f"{_TUN_FILE}: expected to be able to open it, got: {error.strerror}")
+    return faults
 
 
 # ---------------------------------------------------------------- one setting
+
+
+def _make(change: Change) -> None:
+    """Make it as wanted. Raises OSError, or DLBAError where it doesn't become so."""
+    try:
+        _write(change, change.wanted)
+    except OSError as error:
+        raise DLBAError(f"{shown(change)}: {error.strerror or error}") from None
+    got = _read(change)
+    if got != change.wanted:
+        raise DLBAError(f"{shown(change)}: expected {change.wanted}, got {got}")
 
 
 def _read(change: Change) -> int | None:
@@ -289,12 +224,13 @@ def _read(change: Change) -> int | None:
         return read_sysctl(change.device, change.key)
     if change.kind == "feature":
         try:
-            feature = read_features(change.device, [change.key]).get(change.key)
+            feature = read_features(change.device, (change.key,)).get(change.key)
         except OSError:
             return None
         return None if feature is None else int(feature.active or feature.requested)
     # Only what has our label is ours.
-    return int(any(one.text == change.key and one.label == LABEL for one in addresses()))
+    ours = (change.device, change.key, LABEL)
+    return int(any((one.interface, one.text, one.label) == ours for one in addresses()))
 
 
 def _write(change: Change, value: int) -> None:
@@ -303,47 +239,7 @@ def _write(change: Change, value: int) -> None:
         write_sysctl(change.device, change.key, value)
     elif change.kind == "feature":
         switch_feature(change.device, change.key, bool(value))
+    elif value:
+        add_address(change.device, change.key, LABEL)
     else:
-        _write_address(change, bool(value))
-
-
-def _write_address(change: Change, there: bool) -> None:
-    with _netlink() as link:
-        (index,) = link.link_lookup(ifname=change.device)
-        command: Callable[..., Any] = link.addr
-        try:
-            command(
-                "add" if there else "del",
-                index=index,
-                address=change.key,
-                prefixlen=32,
-                **({"label": LABEL} if there else {}),
-            )
-        except Exception as error:
-            # Left there with our label by a killed node, or gone already.
-            if getattr(error, "code", None) not in ((17,) if there else (99,)):
-                raise
-
-
-def _missing() -> list[str]:
-    """Capabilities that aren't there, in words."""
-    effective = 0
-    with open("/proc/thread-self/status", encoding="ascii") as file:
-        for line in file:
-            if line.startswith("CapEff:"):
-                effective = int(line.split()[1], 16)
-    names = {"CAP_NET_ADMIN": _CAP_NET_ADMIN, "CAP_NET_RAW": _CAP_NET_RAW}
-    return [
-        f"capabilities: expected {name}, got none (root, or the unit's AmbientCapabilities)"
-        for name, bit in names.items()
-        if not effective >> bit & 1
-    ]
-
-
-def _boot() -> str:
-    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-        return file.read().strip()
-
-
-def _namespace() -> int:
-    return os.stat("/proc/thread-self/ns/net").st_ino
+        remove_address(change.device, change.key)

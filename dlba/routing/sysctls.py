@@ -6,13 +6,15 @@ An adapter. A process with CAP_NET_ADMIN may write them without being root; a re
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable
 from typing import Final
 
-__all__ = ["read_all", "read_sysctl", "unwritable", "write_sysctl"]
+__all__ = ["read_all", "read_sysctl", "silence_ipv6", "unwritable", "write_sysctl"]
 
 _FOLDER: Final = "/proc/sys/net/ipv4/conf"
+_NO_IPV6: Final = "/proc/sys/net/ipv6/conf/{}/disable_ipv6"
 
 
 def read_sysctl(device: str, key: str) -> int | None:
@@ -34,6 +36,12 @@ def write_sysctl(device: str, key: str, value: int) -> None:
     """Set it. Raises OSError."""
     with open(f"{_FOLDER}/{device}/{key}", "wb", buffering=0) as file:
         file.write(b"%d" % value)
+
+
+def silence_ipv6(device: str) -> None:
+    """Keep the kernel's own IPv6 packets off a device that carries IPv4 alone; or let it be."""
+    with contextlib.suppress(OSError), open(_NO_IPV6.format(device), "wb", buffering=0) as file:
+        file.write(b"1")
 
 
 def unwritable() -> str | None:

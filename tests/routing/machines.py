@@ -16,11 +16,10 @@ PEER = "203.0.113.200"
 
 
 def dump() -> dict[str, str]:
-    """Every setting that a node may touch: sysctls, addresses, links, offloads of eth0."""
+    """Every setting that a node may touch, and more: sysctls, addresses, offloads of eth0."""
     found = {}
     for path in sorted(Path("/proc/sys/net/ipv4/conf").glob("*/*")):
-        if path.parts[-1] in ("arp_ignore", "arp_announce", "rp_filter", "accept_local"):
-            found[str(path)] = path.read_text().strip()
+        found[str(path)] = path.read_text().strip()
     shown = subprocess.run(
         ["ip", "-o", "-4", "address"], capture_output=True, text=True, check=True, timeout=20
     ).stdout

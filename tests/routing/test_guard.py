@@ -6,6 +6,7 @@ import subprocess
 
 from scapy.layers.inet import ICMP, IP
 from scapy.layers.l2 import ARP, Ether
+from twisted.logger import formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from dlba.errors import DLBAError
@@ -86,3 +87,18 @@ class GuardTests(MachineTest, SynchronousTestCase):
         error = self.assertRaises(DLBAError, self.guard.apply)
         self.assertIn("Debian: nftables", str(error))
         self.guard.remove()
+
+    def test_a_rule_that_stays_is_told(self):
+        self.guard.apply()
+        run = Guard._run
+        self.patch(Guard, "_run", lambda g, text: "busy" if "delete" in text else run(g, text))
+        told = []
+        observer = told.append
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
+        self.guard.remove()
+        texts = [formatEvent(event) for event in told]
+        self.assertEqual(texts, ["own_mac: nft: table netdev dlba_eth0 stays: busy"])
+        run(self.guard, "delete table netdev dlba_eth0\n")
+        self.guard.remove()  # whoever complains where there is none isn't heard
+        self.assertEqual(len(told), 1)

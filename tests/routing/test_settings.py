@@ -12,8 +12,11 @@ from scapy.layers.l2 import ARP, Ether
 from twisted.trial.unittest import SynchronousTestCase
 
 from dlba.errors import DLBAError
+from dlba.routing import guard, settings
+from dlba.routing.guard import Guard
+from dlba.routing.links import look_up
 from dlba.routing.offloads import switch_feature
-from dlba.routing.settings import FILE, KernelSettings, carrier, look_up
+from dlba.routing.settings import FILE, KernelSettings, missing_privileges
 from dlba.routing.tun import Tun
 from tests import namespaces
 from tests.routing.machines import ADDRESS, MAC, PEER, PEER_MAC, VIP, MachineTest, dump
@@ -25,9 +28,13 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 class Case(MachineTest, SynchronousTestCase):
     skip = namespaces.missing(tun=True)
 
+    def setUp(self):
+        super().setUp()
+        self.told: list[str] = []
+
     def settings(self, **changes) -> KernelSettings:
         values = {"state": self.state, "interface": "eth0", "vip": VIP, "own_mac": MAC}
-        values |= {"address": ADDRESS, "merging": True}
+        values |= {"address": ADDRESS, "merging": True, "warn": self.told.append}
         return KernelSettings(**(values | changes))
 
     def sysctl(self, device: str, key: str) -> str:
@@ -49,6 +56,7 @@ class ApplyTests(Case):
         self.assertEqual(list(self.state.iterdir()), [])
         made.undo()
         self.assertEqual(dump(), self.before)
+        self.assertEqual(self.told, [])
 
     def test_gro_goes_where_frames_mustn_t_be_merged(self):
         switch_feature("eth0", "rx-gro", True)
@@ -59,6 +67,46 @@ class ApplyTests(Case):
         made.undo()
         self.assertEqual(dump(), self.before)
 
+    def test_again_after_the_interface_was_made_anew(self):
+        made = self.settings()
+        made.apply()
+        namespaces.ip("link del eth0")
+        namespaces.pair("eth0", "peer", (MAC.hex(":"), PEER_MAC))
+        namespaces.ip(f"address add {ADDRESS}/24 dev eth0")
+        self.assertEqual(self.sysctl("eth0", "rp_filter"), "1")
+        made.apply()
+        self.assertEqual(self.sysctl("eth0", "rp_filter"), "2")
+        made.undo()
+        found = [self.sysctl("all", "arp_ignore"), self.sysctl("eth0", "rp_filter")]
+        self.assertEqual((found, VIP in dump()["addresses"]), (["0", "1"], False))
+
+    def test_put_back_where_the_interface_has_gone(self):
+        made = self.settings(merging=False)
+        made.apply()
+        namespaces.ip("link del eth0")
+        made.undo()
+        self.assertEqual((self.sysctl("all", "arp_ignore"), self.told), ("0", []))
+        self.assertEqual(list(self.state.iterdir()), [])
+
+    def test_what_can_t_be_put_back_is_left_to_the_next_start(self):
+        made = self.settings()
+        made.apply()
+
+        def failing(device: str, key: str, value: int) -> None:
+            raise OSError(30, "Read-only file system")
+
+        patched = self.patch(settings, "write_sysctl", failing)
+        made.undo()
+        self.assertEqual(
+            self.told[-1],
+            "net.ipv4.conf.all.arp_ignore: expected 0 again, got: Read-only file system",
+        )
+        self.assertNotIn(VIP, dump()["addresses"])
+        patched.restore()
+        self.settings().recover()
+        self.assertEqual(dump(), self.before)
+        self.assertEqual(list(self.state.iterdir()), [])
+
     def test_the_tun_device_gets_the_vip(self):
         made = self.settings()
         made.apply()
@@ -67,6 +115,8 @@ class ApplyTests(Case):
         self.assertEqual(self.sysctl("dlba0", "rp_filter"), "2")
         found = look_up("dlba0")
         self.assertEqual((found.addresses, found.up, found.ethernet), ((VIP,), True, False))
+        v6 = Path("/proc/sys/net/ipv6/conf/dlba0/disable_ipv6")
+        self.assertEqual(v6.read_text() if v6.exists() else "1\n", "1\n")
         tun.close()
         made.undo()
         self.assertEqual(dump(), self.before)
@@ -129,12 +179,15 @@ class FaultTests(Case):
     def fails(self, *parts: str, **changes) -> None:
         error = self.assertRaises(DLBAError, self.settings(**changes).apply)
         for part in parts:
-            self.assertIn(part, str(error))
+            self.assertIn(part, str(error).split("\n"))
         self.assertEqual(dump(), self.before)
         self.assertEqual(list(self.state.iterdir()), [])
 
     def test_no_such_interface(self):
-        self.fails("got 'eth9', which isn't there", interface="eth9")
+        self.fails(
+            "interface: expected a network interface, got 'eth9', which isn't there",
+            interface="eth9",
+        )
 
     def test_another_mac_and_address_in_one_go(self):
         self.fails(
@@ -143,6 +196,53 @@ class FaultTests(Case):
             own_mac=b"\x02\0\0\0\0\x0b",
             address="203.0.113.12",
         )
+
+    def test_all_in_one_go(self):
+        self.patch(settings, "_TUN_FILE", "/nonexistent/tun")
+        self.patch(guard, "_PATH", "/nonexistent")
+        self.fails(
+            "/nonexistent/tun: expected to be able to open it, got: No such file or directory",
+            "own_mac: expected the program nft (Debian: nftables), got none",
+            f"eth0: address: expected this node's 203.0.113.12, got {ADDRESS}",
+            address="203.0.113.12",
+            guarded=True,
+        )
+
+    def test_sysctls_that_can_t_be_set(self):
+        self.patch(settings, "unwritable", lambda: "Read-only file system")
+        self.fails(
+            "sysctls: expected net.ipv4.conf.all.arp_ignore=1, net.ipv4.conf.all.arp_announce=2, "
+            "net.ipv4.conf.eth0.rp_filter=2 or to be able to set them, got: Read-only file system"
+        )
+        for device, key, value in (
+            ("all", "arp_ignore", "1"),
+            ("all", "arp_announce", "2"),
+            ("eth0", "rp_filter", "0"),
+            ("all", "rp_filter", "0"),
+        ):
+            Path(f"/proc/sys/net/ipv4/conf/{device}/{key}").write_text(value)
+        made = self.settings()
+        made.apply()
+        made.undo()
+
+    def test_not_ethernet(self):
+        tun = Tun("dlba7")
+        self.addCleanup(tun.close)
+        self.before = dump()
+        self.fails("dlba7: expected an Ethernet interface, got another kind", interface="dlba7")
+
+    def test_a_setting_that_doesn_t_take(self):
+        self.patch(settings, "write_sysctl", lambda device, key, value: None)
+        self.fails("net.ipv4.conf.all.arp_ignore: expected 1, got 0")
+
+    def test_a_full_disk_changes_nothing(self):
+        def full(descriptor: int) -> None:
+            raise OSError(28, "No space left on device")
+
+        self.patch(os, "fsync", full)
+        self.assertRaises(OSError, self.settings().apply)
+        self.assertEqual(dump(), self.before)
+        self.assertFalse((self.state / FILE).exists())
 
     def test_vip_on_the_interface(self):
         namespaces.ip(f"address add {VIP}/24 dev eth0")
@@ -164,20 +264,30 @@ class FaultTests(Case):
                 raise OSError(5, "Input/output error")
             Path(f"/proc/sys/net/ipv4/conf/{device}/{key}").write_text(str(value))
 
-        self.patch(sys.modules["dlba.routing.settings"], "write_sysctl", failing)
-        self.assertRaises(OSError, made.apply)
+        self.patch(settings, "write_sysctl", failing)
+        error = self.assertRaises(DLBAError, made.apply)
+        self.assertEqual(str(error), "net.ipv4.conf.all.arp_announce: Input/output error")
         self.assertEqual(dump(), self.before)
         self.assertFalse((self.state / FILE).exists())
 
 
 class RecoverTests(Case):
-    def killed(self) -> None:
-        """Another process makes the settings and is killed."""
+    def killed(self, after: int = 100) -> None:
+        """Another process makes the settings and is killed, at the latest at the end.
+
+        `after`: so many changes.
+        """
         code = (
             "import os, sys; from pathlib import Path\n"
-            "from dlba.routing.settings import KernelSettings\n"
-            f"KernelSettings(Path(sys.argv[1]), 'eth0', '{VIP}', {MAC!r}, '{ADDRESS}', False)"
-            ".apply()\nos.kill(os.getpid(), 9)"
+            "from dlba.routing import settings\n"
+            f"made, write = [], settings._write\n"
+            "def last(change, value):\n"
+            f"    len(made) == {after} and os.kill(os.getpid(), 9)\n"
+            "    made.append(change)\n"
+            "    write(change, value)\n"
+            "settings._write = last\n"
+            f"settings.KernelSettings(Path(sys.argv[1]), 'eth0', '{VIP}', {MAC!r}, '{ADDRESS}', "
+            "False).apply()\nos.kill(os.getpid(), 9)"
         )
         run = subprocess.run(
             [sys.executable, "-c", code, str(self.state)],
@@ -185,7 +295,14 @@ class RecoverTests(Case):
             timeout=60,
         )
         self.assertEqual(run.returncode, -signal.SIGKILL)
-        self.assertNotEqual(dump(), self.before)
+        self.assertEqual(dump() == self.before, after == 0)
+
+    def test_killed_at_any_point(self):
+        for after in range(5):
+            self.killed(after)
+            self.settings().recover()
+            self.assertEqual(dump(), self.before)
+            self.assertEqual((list(self.state.iterdir()), self.told), ([], []))
 
     def test_the_next_start_puts_back_what_a_killed_one_left(self):
         self.killed()
@@ -218,31 +335,67 @@ class RecoverTests(Case):
             self.assertEqual(dump(), during)
             self.assertFalse((self.state / FILE).exists())
 
-    def test_a_damaged_file_is_told_and_dropped(self):
-        for text in ("", "{", "[]", '{"boot": 1}', "\xff", '{"changes": 7}'):
-            (self.state / FILE).write_text(text)
-            self.settings().recover()
-            self.assertEqual(dump(), self.before)
-        left = {"boot": Path("/proc/sys/kernel/random/boot_id").read_text().strip()}
-        left |= {"namespace": os.stat("/proc/thread-self/ns/net").st_ino}
-        for changes in (7, [7], [{"kind": "sysctl"}], {"a": 1}):
-            (self.state / FILE).write_text(json.dumps(left | {"changes": changes}))
-            self.settings().recover()
-            self.assertEqual(dump(), self.before)
+    def test_a_damaged_file_is_told_and_set_aside(self):
+        (self.state / FILE).write_text("{")
+        made = self.settings()
+        made.recover()
+        self.assertEqual(
+            self.told,
+            [
+                f"{self.state / FILE}: expected the kernel's former settings, got something else: "
+                "nothing is put back; it is kept as kernel.json.damaged"
+            ],
+        )
+        self.assertEqual((self.state / "kernel.json.damaged").read_text(), "{")
+        made.recover()
+        made.apply()
+        made.undo()
+        self.assertEqual((dump(), len(self.told)), (self.before, 1))
+
+    def test_it_is_told_to_the_log_by_default(self):
+        (self.state / FILE).write_text("{")
+        self.settings(warn=None).recover()
+        (self.state / "kernel.json.damaged").unlink()
+
+    def test_a_rule_that_was_left_on_another_interface(self):
+        if guard.missing() is not None:
+            self.skipTest(guard.missing())
+        namespaces.pair("eth1", "peer1")
+        left = Guard("eth1", socket.inet_aton(VIP), [])
+        left.apply()
+        self.killed()
+        text = (self.state / FILE).read_text()
+        (self.state / FILE).write_text(text.replace('"interface": "eth0"', '"interface": "eth1"'))
+        self.settings().recover()
+        run = subprocess.run(["nft", "list", "tables"], capture_output=True, timeout=20)
+        self.assertEqual(run.stdout, b"")
 
 
-class LookTests(Case):
-    def test_interface(self):
-        found = look_up("eth0")
-        self.assertEqual((found.name, found.mac, found.mtu), ("eth0", MAC, 1500))
-        self.assertEqual((found.addresses, found.up, found.carrier), ((ADDRESS,), True, True))
-        self.assertTrue(found.ethernet)
-        error = self.assertRaises(DLBAError, look_up, "eth9")
-        self.assertIn("eth9: expected a network interface, got none", str(error))
+class PrivilegeTests(SynchronousTestCase):
+    skip = namespaces.missing(tun=True)
 
-    def test_carrier(self):
-        self.assertTrue(carrier("eth0"))
-        with self.other.entered():
-            namespaces.ip("link set peer down")
-        self.assertFalse(carrier("eth0"))
-        self.assertFalse(carrier("eth9"))
+    def test_none_missing(self):
+        self.assertEqual(missing_privileges(), [])
+
+    def test_a_process_without_capabilities(self):
+        code = (
+            "import os\n"
+            "from dlba.routing.settings import missing_privileges\n"
+            "os.setgid(65534); os.setuid(65534)\n"  # and with root go its capabilities
+            "print(*missing_privileges(), sep='\\n')\n"
+        )
+        run = subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        self.assertEqual(
+            run.stdout.splitlines()[:2],
+            [
+                f"capabilities: expected {name}, got none (root, or the unit's AmbientCapabilities)"
+                for name in ("CAP_NET_ADMIN", "CAP_NET_RAW")
+            ],
+            run.stderr,
+        )
