@@ -17,6 +17,7 @@ import os
 import re
 import socket
 import ssl
+import struct
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
@@ -35,6 +36,8 @@ MIB = 1 << 20
 
 #: Source ports that tests choose: below the kernel's own range, so that no curl has had them.
 PORTS = range(10_000, 32_000)
+#: New connections until one goes to a node that has less than the others, or more.
+TRIES = 300
 CLONE_NEWNET = 0x40000000
 
 _numbers = itertools.count(1)
@@ -208,9 +211,10 @@ class Lab:
         assert (done.returncode, "from backend" in done.stdout) == (0, True), done.stderr
         assert not any(row["failed"] for row in self.rows().values())
         for name in self.macs:
-            document = self.status(name)
-            assert document["role"] == ("scheduler" if name == "a" else "backup")
-            assert document["counters"]["frame_errors"] == 0
+            # A node looks once a second whether its link is back.
+            role = "scheduler" if name == "a" else "backup"
+            wait_until(f"{name} is {role}", lambda n=name, r=role: self.status(n)["role"] == r, 5)
+            assert self.counters(name)["frame_errors"] == 0
 
     def where(self, port: int, address: str = CLIENT, node: str = "a") -> dict[str, Any]:
         """What a node's control socket says of a client's flow."""
@@ -257,12 +261,12 @@ class Lab:
 
     def session_on(self, node: str, tls: bool = False) -> Session:
         """A kept connection that this node has; others are opened and closed on the way."""
-        for port in self.new_ports(50):
-            session = self.session(port, tls)
+        for _ in range(TRIES):
+            session = self.session(tls=tls)
             if session.node == node:
                 return session
             session.close()
-        pytest.fail(f"none of 50 new connections went to {node}: {self.rows()}")
+        pytest.fail(f"none of {TRIES} new connections went to {node}: {self.rows()}")
 
 
 @contextlib.contextmanager
@@ -323,6 +327,11 @@ class Session:
                 time.sleep(pause)
                 last = time.monotonic()
         return Transfer(count, digest.hexdigest(), longest)
+
+    def abort(self) -> None:
+        """Close by a reset: neither side remembers it, the port can be used again."""
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.close()
 
     def close(self) -> None:
         self._http.close()
