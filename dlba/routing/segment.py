@@ -53,7 +53,13 @@ class Segment:
         # libpcap gives no header that tells of merged packets: there they must not be merged.
         self._merging = array.routing.packets != "pcap"
         self._settings = KernelSettings(
-            state, interface, array.vip, self._node.mac, self._node.address, self._merging
+            state,
+            interface,
+            array.vip,
+            self._node.mac,
+            self._node.address,
+            merging=self._merging,
+            guarded=array.routing.own_mac,
         )
         others = [node.mac for node in array.nodes.values() if node is not self._node]
         self._guard = Guard(interface, self._vip, others)
