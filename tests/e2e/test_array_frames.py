@@ -185,12 +185,12 @@ def test_a_frame_longer_than_the_interface_allows(lab):
     settle(lab)
     before = frame_counters(lab)
     frame = bytes(PLAIN / Raw(bytes(1518 - len(PLAIN))))
-    assert lab.exec("client", "ip", "link", "set", "eth0", "mtu", "1504").returncode == 0
+    lab.tell("client", "ip", "link", "set", "eth0", "mtu", "1504")
     try:
         send(lab, *[frame] * TIMES)
         wait_until("the frames", lambda: added(lab, before), SOON)
     finally:
-        assert lab.exec("client", "ip", "link", "set", "eth0", "mtu", "1500").returncode == 0
+        lab.tell("client", "ip", "link", "set", "eth0", "mtu", "1500")
     settle(lab)
     assert added(lab, before) == {"frames_oversized": TIMES}
 
@@ -264,9 +264,7 @@ def page_of(frames, port):
 
 def sockets(lab, session):
     """What the kernel of node b says of a connection."""
-    done = lab.exec("b", "ss", "-tinH", "dst", f"{CLIENT}:{session.port}")
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    return lab.tell("b", "ss", "-tinH", "dst", f"{CLIENT}:{session.port}")
 
 
 def test_ping(lab):
