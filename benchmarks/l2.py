@@ -38,6 +38,7 @@ from benchmarks.l2stand import (
     DLBA_PCAP,
     NFTABLES,
     PLAIN,
+    PORT,
     SUBJECTS,
     Stand,
 )
@@ -47,6 +48,7 @@ from tests.namespaces import missing
 COMPARISONS = (
     Comparison(DLBA, BARE, FLOOD, "per_cpu_second"),
     Comparison(DLBA, PLAIN, FLOOD, "per_cpu_second"),
+    Comparison(DLBA, PORT, FLOOD, "per_cpu_second"),
     Comparison(DLBA, BARE, STEADY, "per_party_second"),
     Comparison(DLBA, NFTABLES, FLOOD, "per_second"),
     Comparison(DLBA, NFTABLES, STEADY, "per_machine_second"),

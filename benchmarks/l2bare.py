@@ -8,7 +8,9 @@ addresses (without them the switch would drop the frame), and one `send`. KIND:
 
 - `same`: the kind of socket that DLBA has: virtio header, the same filter, buffers, membership.
 - `plain`: what is fastest for frames that no offload touches: no virtio header, no queue on the
-  way out.
+  way out;
+- `port`: no loop like that but DLBA's own port, told to send everything to the one node: what is
+  left of DLBA without the rules.
 """
 
 from __future__ import annotations
@@ -26,10 +28,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.l2plan import INTERFACE
 from dlba.routing.bpf import scheduler_filter
-from dlba.routing.linkport import RECEIVE_BUFFER, SEND_BUFFER
+from dlba.routing.linkport import RECEIVE_BUFFER, SEND_BUFFER, LinkPort, open_port
 from dlba.routing.reader import BATCH
+from dlba.routing.tun import Tun
 
-__all__ = ["open_socket", "run"]
+__all__ = ["open_socket", "run", "run_port"]
 
 # linux/if_packet.h, asm-generic/socket.h
 _SOL_PACKET: Final = 263
@@ -80,12 +83,25 @@ def run(opened: socket.socket, offset: int, header: bytes) -> None:
             pass
 
 
+def run_port(port: LinkPort, header: bytes) -> None:
+    """The same with a port of DLBA's, which does all but the waiting."""
+    port.schedule(True, arp=False)
+    poll = select.epoll()
+    poll.register(port.fileno(), select.EPOLLIN)
+    while True:
+        poll.poll()
+        port.pump(lambda frame, merged: header, BATCH)
+
+
 def main() -> None:
     """Read the command line and run."""
-    kind, vip, *macs = sys.argv[1:]
+    kind, address, *macs = sys.argv[1:]
     own, scheduler, node = (bytes.fromhex(mac.replace(":", "")) for mac in macs)
+    vip = socket.inet_aton(address)
+    if kind == "port":
+        run_port(open_port("auto", INTERFACE, vip, own, scheduler, Tun()), node + own)
     same = kind == "same"
-    opened = open_socket(same, socket.inet_aton(vip), own, scheduler)
+    opened = open_socket(same, vip, own, scheduler)
     run(opened, _VNET_HEADER if same else 0, node + own)
 
 

@@ -11,6 +11,7 @@ import contextlib
 import os
 import subprocess
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Final
 
 from benchmarks.l2plan import (
@@ -115,6 +116,9 @@ class Segment:
             self._ip(
                 "link add switch type bridge stp_state 0 mcast_snooping 0", "link set switch up"
             )
+            # Where br_netfilter is loaded, iptables' hooks would get every frame here, too.
+            for setting in Path("/proc/sys/net/bridge").glob("bridge-nf-call-*"):
+                setting.write_text("0")
 
     def _join(
         self, port: str, namespace: Namespace, macs: Sequence[bytes], address: str | None

@@ -33,7 +33,8 @@ from benchmarks.l2plan import (
 from benchmarks.measure import parse_schedstat
 from benchmarks.processes import BenchmarkError, Child, split_cores
 
-__all__ = ["BARE", "DISCARD", "DLBA", "DLBA_PCAP", "NFTABLES", "PLAIN", "SUBJECTS", "Stand"]
+__all__ = ["BARE", "DISCARD", "DLBA", "DLBA_PCAP", "NFTABLES", "PLAIN", "PORT", "SUBJECTS"]
+__all__ += ["Stand"]
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 
@@ -41,13 +42,14 @@ DLBA: Final = "dlba"
 DLBA_PCAP: Final = "dlba pcap"
 BARE: Final = "bare loop"
 PLAIN: Final = "bare plain"
+PORT: Final = "port alone"
 NFTABLES: Final = "nftables"
 DISCARD: Final = "discard"
-SUBJECTS: Final = (DLBA, DLBA_PCAP, BARE, PLAIN, NFTABLES, DISCARD)
+SUBJECTS: Final = (DLBA, DLBA_PCAP, PORT, BARE, PLAIN, NFTABLES, DISCARD)
 #: Subject → `routing.packets` of its array.
 _PACKETS: Final = {DLBA: "packet", DLBA_PCAP: "pcap"}
 #: Subject → the kind of its loop.
-_LOOPS: Final = {BARE: "same", PLAIN: "plain"}
+_LOOPS: Final = {BARE: "same", PLAIN: "plain", PORT: "port"}
 
 #: Seconds of load before the first look and after the last one.
 LEAD: Final = 0.2

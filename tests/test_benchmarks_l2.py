@@ -385,10 +385,18 @@ def lacking():
     return namespaces.missing(tun=True)
 
 
+def bridge_settings():
+    """What the switches of this namespace are told; nothing where br_netfilter isn't loaded."""
+    return {path: path.read_text() for path in Path("/proc/sys/net/bridge").glob("*")}
+
+
 class RealRunTests(SynchronousTestCase):
     """Real frames in private namespaces: short, and no word about speed."""
 
     skip = lacking()
+
+    def setUp(self):
+        self.before = bridge_settings()
 
     def stand(self, *names):
         folder = Path(self.mktemp()).absolute()
@@ -396,15 +404,18 @@ class RealRunTests(SynchronousTestCase):
         return l2stand.Stand.running(find_programs(l2lab.PACKAGES), folder, sys.executable, names)
 
     def test_each_subject_is_verified_and_measured(self):
-        names = (l2stand.DLBA, l2stand.BARE, l2stand.NFTABLES, l2stand.DISCARD)
+        processes = (l2stand.DLBA, l2stand.PORT, l2stand.BARE, l2stand.PLAIN)
+        names = (*processes, l2stand.NFTABLES, l2stand.DISCARD)
         with self.stand(*names) as stand:
             stand.verify()
             for name in names:
                 made = stand.measure(1, "ack", STEADY, name, 0.2, 2000)
                 self.assertEqual(made.problems, ())
                 self.assertGreater(made.frames, 0)
-                self.assertEqual(made.cpu > 0, name in (l2stand.DLBA, l2stand.BARE))
+                self.assertEqual(made.cpu > 0, name in processes)
                 self.assertGreater(made.parties, made.cpu)
+            # The machine's own switches are left as they are.
+            self.assertEqual(bridge_settings(), self.before)
             children = [child.pid for child in (*stand._children.values(), stand._load)]
         for pid in children:
             self.assertRaises(ProcessLookupError, os.kill, pid, 0)
