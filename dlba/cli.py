@@ -22,6 +22,7 @@ from typing import Any
 
 from dlba import __version__
 from dlba.addresses import Endpoint, ip_literal, port_number, split_endpoint
+from dlba.doctor.command import add_doctor
 from dlba.errors import CommandError
 from dlba.lab.command import add_lab
 from dlba.where import add_where
@@ -357,7 +358,13 @@ def read_monitor(text: str) -> str:
     return str(Endpoint(*parts))
 
 
-COMMANDS: tuple[Callable[[Any], None], ...] = (_add_status, _add_backend, add_lab, add_where)
+COMMANDS: tuple[Callable[[Any], None], ...] = (
+    _add_status,
+    _add_backend,
+    add_doctor,
+    add_lab,
+    add_where,
+)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -145,6 +145,7 @@ ADAPTERS = (
     "dlba.doctor.ask",
     "dlba.doctor.command",
     "dlba.doctor.look",
+    "dlba.doctor.mend",
     "dlba.lab.command",
     "dlba.lab.network",
     "dlba.lab.programs",
