@@ -149,6 +149,7 @@ ADAPTERS = (
     "dlba.lab.command",
     "dlba.lab.network",
     "dlba.lab.programs",
+    "dlba.lab.show",
     "dlba.monitor.logfile",
     "dlba.monitor.server",
     "dlba.node",

@@ -23,14 +23,12 @@ from typing import Any
 from dlba.errors import CommandError, ConfigError, DLBAError
 from dlba.lab import network, programs
 from dlba.lab.plan import (
-    BACKEND_PORT,
     LAB_NAME,
     NODE_NAME,
     NODES_LIMIT,
     PART_NAME,
     PROGRAM_NAME,
     SWITCH,
-    NodeState,
     Part,
     Plan,
     array_values,
@@ -39,8 +37,8 @@ from dlba.lab.plan import (
     namespace,
     packets,
     plan,
-    scheduler_of,
 )
+from dlba.lab.show import document, of, status_lines, to_try
 
 UP_TIMEOUT = 30.0  # seconds until all programs must be up, and for each node
 UP_EACH = 3.0  # more: a busy machine with one core takes that for a node and its backend
@@ -168,7 +166,7 @@ def _up(args: argparse.Namespace) -> int:
             raise CommandError(f"dlba lab up: --set {error}", 2) from None
     with programs.held(name, make=True):
         if programs.exists(name):
-            raise DLBAError(f"lab {name}: expected none, got one: `dlba lab{_of(name)} down` first")
+            raise DLBAError(f"lab {name}: expected none, got one: `dlba lab{of(name)} down` first")
         try:
             with _signals(signal.default_int_handler):
                 made = _make(lab, values, not args.json)
@@ -177,11 +175,11 @@ def _up(args: argparse.Namespace) -> int:
             if isinstance(error, KeyboardInterrupt):
                 raise DLBAError(f"lab {name}: interrupted, and taken down") from None
             raise
-    document = _document(made)
+    seen = document(made)
     if args.json:
-        print(json.dumps(document, indent=2))
+        print(json.dumps(seen, indent=2))
     else:
-        print("\n".join([*_text(document), *_to_try(made)]))
+        print("\n".join([*status_lines(seen), *to_try(made)]))
     return 0
 
 
@@ -245,101 +243,9 @@ def _take_down(name: str) -> None:
 
 
 def _status(args: argparse.Namespace) -> int:
-    document = _document(programs.read_lab(args.name))
-    print(json.dumps(document, indent=2) if args.json else "\n".join(_text(document)))
+    seen = document(programs.read_lab(args.name))
+    print(json.dumps(seen, indent=2) if args.json else "\n".join(status_lines(seen)))
     return 0
-
-
-def _document(lab: programs.Lab) -> dict[str, Any]:
-    """What is seen of the lab from outside; the contract's document and a little more."""
-    name = lab.plan.name
-    pids = {part.name: programs.running(name, part.name) for part in lab.plan.programs}
-    asked = [node.name for node in lab.plan.nodes if pids[node.name] is not None]
-    documents = programs.ask_status(name, asked)
-
-    def state(node: Part) -> NodeState:
-        said = documents.get(node.name) or {}
-        pid, front = pids[node.name], node.links[0]
-        link = network.has_link(namespace(name, node.name), front.interface)
-        role, term = said.get("role"), said.get("term")
-        return NodeState(node.name, node.address, front.mac, pid is not None, link, role, pid, term)
-
-    nodes = [state(node) for node in lab.plan.nodes]
-    return {
-        "name": name,
-        "vip": lab.vip,
-        "scheduler": scheduler_of(nodes),
-        "nodes": [
-            {
-                "name": node.name,
-                "address": node.address,
-                "mac": node.mac,
-                "running": node.running,
-                "link": node.link,
-                "role": node.role,
-                "pid": node.pid,
-            }
-            for node in nodes
-        ],
-        "backends": [
-            {
-                "name": backend.name,
-                "address": f"{backend.address}:{BACKEND_PORT}",
-                "running": pids[backend.name] is not None,
-                "pid": pids[backend.name],
-            }
-            for backend in lab.plan.backends
-        ],
-        "client": {"address": lab.plan.client.address},
-    }
-
-
-def _text(document: dict[str, Any]) -> list[str]:
-    nodes, backends, client = document["nodes"], document["backends"], document["client"]
-    rows = [
-        ("name", "address", "mac", "runs", "link", "role"),
-        *((n["name"], n["address"], n["mac"], *_seen(n), n["role"] or "-") for n in nodes),
-        *((b["name"], b["address"], "-", *_seen(b), "backend") for b in backends),
-        ("client", client["address"], "-", "-", "-", "client"),
-    ]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    head = f"lab {document['name']}  vip {document['vip'] or '-'}"
-    return [
-        f"{head}  scheduler {document['scheduler'] or '-'}",
-        *("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows),
-    ]
-
-
-def _seen(row: dict[str, Any]) -> list[str]:
-    return [{True: "yes", False: "no", None: "-"}[row.get(key)] for key in ("running", "link")]
-
-
-def _of(name: str) -> str:
-    """What a command line says of the lab's name."""
-    return "" if name == "lab" else f" --name {name}"
-
-
-def _to_try(lab: programs.Lab) -> list[str]:
-    command = f"dlba lab{_of(lab.plan.name)}"
-    vip = lab.vip or lab.plan.nodes[0].address
-    last = lab.plan.nodes[-1].name  # the first is the scheduler, which nobody replaces yet
-    tries = [
-        (f"exec client -- curl -ki https://{vip}/", "X-Backend: who answered"),
-        (f"exec client -- curl -i http://{vip}/static/logo.png", "chosen by URL"),
-        ("exec a -- dlba status", "the tables of node a"),
-        (f"kill {last}", f"then: status, start {last}"),
-        (f"cut {last}", f"then: status, heal {last}"),
-        ("down", "leaves nothing behind"),
-    ]
-    if not lab.web:
-        # No proxy: whatever server the nodes run. One that shows who answers is at hand.
-        serve = f"exec a -- dlba backend --name a --address {vip} --port 80"
-        tries[:2] = [
-            (serve, "some server on each node, each in a terminal of its own"),
-            (f"exec client -- curl -i http://{vip}/", "X-Backend: which node answered"),
-        ]
-    width = max(len(text) for text, _ in tries)
-    return ["Try:", *(f"  {command} {text.ljust(width)}  # {why}" for text, why in tries)]
 
 
 # Single parts

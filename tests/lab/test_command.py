@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from dlba import cli
 from dlba.errors import DLBAError
-from dlba.lab import command, network, programs
+from dlba.lab import command, network, programs, show
 from dlba.lab.plan import namespace, plan
 from tests.lab.labs import NAME, LabCase, ended
 
@@ -206,7 +206,7 @@ class UpTests(UpCase):
         self.assertRegex(text, r"(?m)^name: x$")
         self.assertRegex(text, r"bucket_timeout: 30\b")
         self.assertNotIn("web:", text)
-        out = "\n".join(command._to_try(programs.read_lab(NAME)))
+        out = "\n".join(show.to_try(programs.read_lab(NAME)))
         self.assertIn("exec a -- dlba backend --name a --address 203.0.113.10 --port 80", out)
 
     def test_offloads_follow_the_way_frames_are_read(self):
@@ -231,7 +231,7 @@ class UpTests(UpCase):
         self.assertIn("  scheduler -\n", out)
 
     def test_name_without_a_word(self):
-        texts = command._to_try(programs.Lab(plan("lab", 1), None, {}, True))
+        texts = show.to_try(programs.Lab(plan("lab", 1), None, {}, True))
         self.assertIn("  dlba lab exec client -- curl -ki https://203.0.113.11/ ", texts[1])
         self.assertTrue(all(len(text) <= 110 for text in texts))
 
