@@ -185,7 +185,7 @@ def target(runs: Sequence[Run]) -> str:
 def benchmark(arguments: argparse.Namespace) -> int:
     """Everything; returns the exit code."""
     programs = find_programs(PACKAGES)
-    if (why := missing(tun=True)) is not None:
+    if (why := missing(tun=True, bridge=True)) is not None:
         raise BenchmarkError(why)
     facts = machine(programs, arguments.python)
     with (

@@ -24,7 +24,7 @@ from benchmarks.l2plan import (
     node_mac,
 )
 from benchmarks.processes import BenchmarkError
-from tests.namespaces import Namespace
+from tests.namespaces import Namespace, up
 
 __all__ = ["PACKAGES", "LinkCounter", "Segment"]
 
@@ -61,6 +61,14 @@ def received(text: str, interface: str) -> int:
         if colon and name.strip() == interface:
             return int(rest.split()[1])
     raise ValueError(f"/proc/net/dev: expected a line of {interface}, got none")
+
+
+def _up(link: str) -> None:
+    """Bring a link up, and return when it carries frames."""
+    try:
+        up(link)
+    except AssertionError as error:
+        raise BenchmarkError(str(error)) from None
 
 
 class Segment:
@@ -137,7 +145,9 @@ class Segment:
         with namespace.entered():
             if address is not None:
                 self._ip(f"address add {address}/24 dev {INTERFACE}")
-            self._ip(f"link set {INTERFACE} up")
+            _up(INTERFACE)
+        with self._switch.entered():
+            _up(port)
 
     def _ip(self, *lines: str) -> None:
         self._run(["ip", "-batch", "-"], "\n".join(lines))

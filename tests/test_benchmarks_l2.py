@@ -337,7 +337,7 @@ class CommandLineTests(SynchronousTestCase):
             self.assertTrue(hasattr(run(1, "x"), one.figure))
 
     def test_what_is_missing_is_named(self):
-        self.patch(l2, "missing", lambda tun: "root needed")
+        self.patch(l2, "missing", lambda tun, bridge: "root needed")
         self.patch(l2, "find_programs", lambda packages: {})
         with self.assertRaisesRegex(BenchmarkError, "root needed"):
             l2.benchmark(l2.parse_arguments([]))
@@ -382,7 +382,7 @@ def lacking():
         find_programs(l2lab.PACKAGES)
     except BenchmarkError as error:
         return str(error)
-    return namespaces.missing(tun=True)
+    return namespaces.missing(tun=True, bridge=True)
 
 
 def bridge_settings():
@@ -422,16 +422,18 @@ class RealRunTests(SynchronousTestCase):
 
     def test_one_that_does_nothing_is_found_out(self):
         self.patch(l2stand, "nft_scheduler", lambda subject: l2plan.nft_node())
-        self.patch(l2stand, "START_SECONDS", 1.0)
+        self.patch(l2stand, "START_SECONDS", 2.0)
         with self.stand(l2stand.NFTABLES) as stand:
             with self.assertRaisesRegex(BenchmarkError, "expected 4096 frames, got 0"):
                 stand.verify()
 
     def test_one_that_changes_a_frame_is_found_out(self):
-        rules = l2plan.nft_scheduler(Subject(l2stand.NFTABLES, 5))
-        wrong = rules.replace("ether saddr set", "ip ttl set 63 ether saddr set")
-        self.patch(l2stand, "nft_scheduler", lambda subject: wrong)
-        self.patch(l2stand, "START_SECONDS", 1.0)
+        def wrong(subject):
+            rules = l2plan.nft_scheduler(subject)
+            return rules.replace("ether saddr set", "ip ttl set 63 ether saddr set")
+
+        self.patch(l2stand, "nft_scheduler", wrong)
+        self.patch(l2stand, "START_SECONDS", 2.0)
         with self.stand(l2stand.NFTABLES) as stand:
             with self.assertRaisesRegex(BenchmarkError, "all but the MAC addresses as sent"):
                 stand.verify()
