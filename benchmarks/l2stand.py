@@ -57,7 +57,7 @@ TAIL: Final = 0.1
 #: Frames of one load at most.
 LIMIT: Final = 50_000_000
 #: Frames a second that everybody must manage, where exactness is asked for and not speed.
-GENTLE: Final = 10_000
+GENTLE: Final = 20_000
 #: Seconds until a subject works, and for frames on their way.
 START_SECONDS: Final = 20.0
 SETTLE_SECONDS: Final = 2.0
