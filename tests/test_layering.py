@@ -229,7 +229,7 @@ ONLY_IN: dict[str, tuple[tuple[str, ...], str]] = {
     "twisted.internet.task.react": (("dlba.cli",), "it starts the global reactor"),
     "scapy": (("dlba.routing.pcapport",), "only the packet adapter of libpcap may"),
     "pyroute2": (
-        ("dlba.doctor.look", "dlba.lab.network", "dlba.routing.links"),
+        ("dlba.lab.network", "dlba.routing.links"),
         "addresses and links are set in few places, so that they are put back",
     ),
     "twisted.web.proxy": ((), "it speaks HTTP/1.0; the data path is dlba.web"),
