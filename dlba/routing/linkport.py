@@ -22,11 +22,11 @@ RECEIVE_BUFFER: Final = 8 << 20
 #: Bytes of frames that wait for the interface: more than one `pump` leaves.
 SEND_BUFFER: Final = 4 << 20
 
-#: (frame without FCS, writable; whether the kernel merged several packets into it) → 12 bytes, the
+#: (frame without FCS, writable; not 0 if the kernel merged several packets into it) → 12 bytes, the
 #: new destination and source MAC: rewrite and send; empty: to this node's own kernel; None:
 #: nothing more to do. Of a frame of another VLAN come `VLAN_MARK` bytes. The view lasts as long as
 #: the call.
-Route: TypeAlias = Callable[[memoryview, bool], bytes | None]
+Route: TypeAlias = Callable[[memoryview, int], bytes | None]
 
 
 class LinkPort(Protocol):

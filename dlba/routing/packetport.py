@@ -90,6 +90,8 @@ class PacketPort:
         for index, (at, _) in enumerate(self._slots):
             self._incoming.parts[2 * index] = at
             self._incoming.parts[2 * index + 1] = _SLOT
+        #: The second byte of each slot: whether its frame is a merged one.
+        self._merged = view[1::_SLOT]
         self._dropped = 0
         self._member = False
         self.unsent = self.undelivered = self.unread = 0
@@ -150,10 +152,11 @@ class PacketPort:
                 read += 1
                 continue
             last = 0
-            for (at, slot), size in zip(slots[:count], lengths, strict=False):
+            sizes, flags = lengths[:count].tolist(), bytes(self._merged[:count])
+            for (at, slot), size, merged in zip(slots, sizes, flags, strict=False):
                 frame = slot[VNET_HEADER:size]
                 try:
-                    header = route(frame, slot[1] != 0)
+                    header = route(frame, merged)
                 except Exception as error:  # noqa: BLE001 - raised when its neighbours are done
                     failed = failed or error
                     continue

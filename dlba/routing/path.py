@@ -131,10 +131,10 @@ class FramePath:
 
     # ---------------------------------------------------------------- for every frame
 
-    def route(self, frame: memoryview, merged: bool) -> bytes | None:
+    def route(self, frame: memoryview, merged: int) -> bytes | None:
         """Where `frame` goes: a link header, `LOCAL`, or None for nowhere. Never raises.
 
-        `merged`: the kernel's offloads made it out of several.
+        `merged`: not 0 if the kernel's offloads made it out of several.
         """
         if not self.active:
             self._pass_by(frame)
