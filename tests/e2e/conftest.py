@@ -35,7 +35,7 @@ def shared_rig(tmp_path_factory):
 @pytest.fixture(scope="session")
 def array():
     """A lab of three nodes that no test harms; see `idle`."""
-    with lab_up("array", "routing.bucket_timeout=30", "web.timeouts.idle=300") as lab:
+    with lab_up("array", "routing.bucket_timeout=30", "web.timeouts.idle=900") as lab:
         yield lab
 
 
