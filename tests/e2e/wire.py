@@ -80,10 +80,12 @@ class Capture:
         buffer = bytearray(LONGEST)
         self._socket.settimeout(QUIET)
         while True:
+            # Asked first: what came before the end is read, too.
+            last = self._end.is_set()
             try:
                 size, address = self._socket.recvfrom_into(buffer)
             except TimeoutError:
-                if self._end.is_set():
+                if last:
                     return
                 continue
             data = bytes(buffer[: min(size, self._keep)])
