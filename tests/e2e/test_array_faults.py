@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 import time
 
@@ -73,21 +75,22 @@ class Knocks:
 class Download(threading.Thread):
     """A long download over a node, read slowly."""
 
-    def __init__(self, lab, node):
+    def __init__(self, lab, node, size=SLOW):
         super().__init__(daemon=True)
+        self._size = size
         self.session = lab.session_on(node, tls=True)
         self.transfer = None
         self.start()
 
     def run(self):
         with self.session:
-            self.transfer = self.session.download(SLOW, PAUSE)
+            self.transfer = self.session.download(self._size, PAUSE)
 
     def check(self):
         """It came whole, and never stood still."""
         self.join(60)
         assert self.transfer is not None
-        self.transfer.check(SLOW)
+        self.transfer.check(self._size)
         assert self.transfer.longest < 1.0
 
 
@@ -193,6 +196,48 @@ def test_the_link_of_the_scheduler(lab):
     session.close()
     lab.check_works()
     assert lab.log("a").count("fault: eth0") == 1
+
+
+def test_the_interface_of_the_scheduler_down_and_up(lab):
+    """As an operator's `ip link set`, in the node itself."""
+    session = lab.session_on("b", tls=True)
+    assert session.ask().status == 200
+    lab.tell("a", "ip", "link", "set", "eth0", "down")
+    wait_until("fault", lambda: lab.status()["role"] == "fault", 5)
+    lab.tell("a", "ip", "link", "set", "eth0", "up")
+    wait_until("scheduler", lambda: lab.status()["role"] == "scheduler", 5)
+    assert session.ask().status == 200
+    assert session.node == "b"
+    session.close()
+    lab.wait_all_live()
+    lab.check_works()
+
+
+def test_a_scheduler_that_is_told_to_stop(lab):
+    """It ends what it has begun, and goes on forwarding for the others until then."""
+    download = Download(lab, "b", SLOW // 4)
+    slow = lab.session_on("a")
+    answers = []
+    asking = threading.Thread(target=lambda: answers.append(slow.ask("/slow/3")), daemon=True)
+    asking.start()
+    time.sleep(0.5)
+    os.kill(lab.pid("a"), signal.SIGTERM)
+    told = time.monotonic()
+    # New flows go elsewhere at once.
+    wait_until("draining", lambda: lab.rows()["a"]["draining"], 5)
+    for _ in range(4):
+        with lab.session() as session:
+            assert session.ask().status == 200
+            assert session.node in ("b", "c")
+    download.check()
+    asking.join(30)
+    assert [answer.status for answer in answers] == [200]
+    wait_until("its end", lambda: lab.pid("a") is None, 20)
+    assert 2.0 < time.monotonic() - told < 10.0
+    slow.close()
+    lab.do("start", "a")
+    lab.wait_all_live()
+    lab.check_works()
 
 
 def test_the_scheduler_killed_and_started(lab):

@@ -23,9 +23,10 @@ FLOOD, PORTION = 20_000, 500
 FLOOD_PORTS = range(33_000, 53_000)
 
 
-@pytest.fixture(scope="module")
-def lab():
-    with lab_up("frames", nodes=2) as lab:
+@pytest.fixture(scope="module", params=["packet", "pcap"])
+def lab(request):
+    with lab_up("frames", f"routing.packets={request.param}", nodes=2) as lab:
+        assert f"frames by {request.param}" in lab.log("a")
         yield lab
 
 

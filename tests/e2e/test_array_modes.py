@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import time
 from collections import Counter
 
@@ -144,6 +146,40 @@ def test_one_mac_leaves_no_rule_behind(own_mac):
     lab.wait_all_live()
     assert set(check_spread(lab, 30)) == {"a", "b", "c"}
     lab.check_works()
+
+
+# Other ports
+
+
+def test_other_ports_for_the_scheduler_itself():
+    """`other: local`: servers on the VIP that aren't spread, TCP and UDP, on the scheduler."""
+    with lab_up("local", "routing.other=local", nodes=2) as lab, contextlib.ExitStack() as opened:
+        udp = opened.enter_context(lab.socket("a", socket.SOCK_DGRAM))
+        tcp = opened.enter_context(lab.socket("a"))
+        for sock in (udp, tcp):
+            sock.settimeout(10)
+            sock.bind((VIP, 2222))
+        tcp.listen()
+        before = lab.counters()
+        [port] = lab.new_ports(1)
+        with lab.connect(port, 2222) as client, tcp.accept()[0] as server:
+            client.sendall(b"question")
+            assert server.recv(100) == b"question"
+            server.sendall(b"answer")
+            assert client.recv(100) == b"answer"
+        with lab.socket("client", socket.SOCK_DGRAM) as client:
+            client.settimeout(10)
+            client.connect((VIP, 2222))
+            client.send(b"question")
+            data, address = udp.recvfrom(100)
+            udp.sendto(b"answer to " + data, address)
+            assert client.recv(100) == b"answer to question"
+        now = lab.counters()
+        assert now["frames_local"] - before["frames_local"] >= 6
+        assert now["frames_other_port"] == now["frames_other_protocol"] == 0
+        # They are in nobody's bucket.
+        assert lab.where(port)["owner"] is None
+        lab.check_works()
 
 
 # Without a proxy
