@@ -39,6 +39,15 @@ def ip_literal(text: str) -> str | None:
         return None
 
 
+def is_host(text: str) -> bool:
+    """Whether `text` is an IPv4 address that one machine can have: no loopback, no multicast."""
+    literal = ip_literal(text)
+    if literal is None or ":" in literal:
+        return False
+    first = int(literal.partition(".")[0])
+    return first not in (0, 127) and first < 224
+
+
 def host_name(text: str) -> str | None:
     """`text` as a host name in lower case without the final dot, None if it isn't a name.
 

@@ -11,6 +11,7 @@ from dlba.addresses import (
     host_name,
     ip_literal,
     is_any,
+    is_host,
     is_loopback,
     is_unicast,
     mac_address,
@@ -169,6 +170,14 @@ class SchedulerMacTests(SynchronousTestCase):
         self.assertRaises(
             ValueError, scheduler_mac, mac(OWN), mac("06:99:00:00:00:11"), own_mac=True
         )
+
+
+class HostTests(SynchronousTestCase):
+    def test_of_one_machine(self):
+        for text in ("192.0.2.1", "10.0.0.0", "1.2.3.4", "223.255.255.254"):
+            self.assertTrue(is_host(text), text)
+        for text in ("0.0.0.0", "127.0.0.1", "224.0.0.1", "255.255.255.255", "::1", "x", ""):
+            self.assertFalse(is_host(text), text)
 
 
 class MacAddressTests(SynchronousTestCase):

@@ -14,6 +14,7 @@ from dlba.addresses import (
     host_name,
     ip_literal,
     is_any,
+    is_host,
     is_unicast,
     parse_endpoint,
     port_number,
@@ -92,7 +93,7 @@ def duration(low: float = 0.001, high: float = LONGEST) -> Reader[float]:
         value = float(found[1]) * _SECONDS[found[2] or "s"] if found else None
         return value if value is not None and low <= value <= high else None
 
-    bounds = f"from {low:g} s to {high / 86400:g} days"
+    bounds = f"from {low:g} s to " + (f"{high / 86400:g} days" if high >= 86400 else f"{high:g} s")
     return _scalar(f"a time such as 10, 1.5, 300ms, 5m {bounds}", parse, "s")
 
 
@@ -207,16 +208,9 @@ def ip_address() -> Reader[str]:
 
 
 def ipv4_address() -> Reader[str]:
-    """An IPv4 address that one station can have."""
-
-    def parse(written: str) -> str | None:
-        literal = ip_literal(written)
-        if literal is None or ":" in literal:
-            return None
-        first = int(literal.partition(".")[0])
-        return literal if first not in (0, 127) and first < 224 else None
-
-    return _scalar("an IPv4 address of a machine", parse)
+    """An IPv4 address that one machine can have."""
+    expected = "an IPv4 address of a machine"
+    return _scalar(expected, lambda written: ip_literal(written) if is_host(written) else None)
 
 
 def mac_address() -> Reader[bytes]:

@@ -7,7 +7,7 @@ Source: routing.md "The frame path" 1 (scheduler MACs), the seed's Fig. 5.
 
 from collections.abc import Iterable, Iterator
 
-from dlba.addresses import scheduler_mac
+from dlba.addresses import is_host, scheduler_mac
 from dlba.config.nodes import Node, locate
 from dlba.config.problems import Problem, printable, quoted
 from dlba.config.scheduling import ArrayNodeConfig
@@ -30,10 +30,14 @@ def array_problems(config: NodeConfig, root: Node, array: Node) -> Iterator[Prob
 
 
 def array_warnings(config: NodeConfig, array: Node) -> Iterator[Problem]:
-    """What is no error and yet surely not meant: a listener of the VIP that nobody is sent to."""
+    """What is no error and yet surely not meant: listeners and nodes that nobody is sent to."""
     web, routing = config.array.web, config.array.routing
     if not config.array.nodes or not known(config.array.vip, routing.ports):
         return
+    nodes = [node for _, node in _read(config.array.nodes)]
+    if all(known(node.weight) and (node.weight == 0 or not node.enabled) for node in nodes):
+        message = "expected an enabled node with a weight above 0, got none: nobody takes a client"
+        yield locate(array, "nodes").place.problem(message)
     listeners = list(enumerate(web.listen)) if web else []
     on_vip = [
         (index, listener.port)
@@ -57,8 +61,8 @@ def _vip(config: NodeConfig, root: Node, array: Node) -> Iterator[Problem]:
     wanted = "with an interface" if config.interface else "with nodes" if config.array.nodes else ""
     if wanted and vip is None:
         yield array.place.problem(f'expected a key "vip" {wanted}, got none')
-    elif wanted and vip is not None and ":" in vip:
-        message = f"expected an IPv4 address {wanted}, got {quoted(vip)}"
+    elif wanted and vip is not None and not is_host(vip):
+        message = f"expected an IPv4 address of a machine {wanted}, got {quoted(vip)}"
         yield locate(array, "vip").place.problem(message)
 
 

@@ -50,8 +50,9 @@ class ProblemTests(Case):
         self.assertEqual(self.found(own), [])
 
     def test_vip(self):
-        (message,) = self.found(array(A, vip="§2001:db8::1"))
-        self.assertIn("expected an IPv4 address with an interface", message)
+        for wrong in ("2001:db8::1", "0.0.0.0", "127.0.0.1", "224.0.0.5", "255.255.255.255"):
+            (message,) = self.found(array(A, vip=f"§{wrong}"))
+            self.assertIn("expected an IPv4 address of a machine with an interface", message)
         text = array(A, vip="").replace("  nodes", "  §nodes")
         self.assertEqual(self.found(text), ['expected a key "vip" with an interface, got none'])
         text = text.replace("interface: eth0\n", "")
@@ -144,6 +145,12 @@ class WarningTests(Case):
         )
         elsewhere = WEB.replace("{port: 80}", "{port: 8080, address: 192.0.2.11}, {port: 80}")
         self.assertEqual(self.found(array(A, more=elsewhere), array_warnings), [])
+
+    def test_nobody_takes_a_client(self):
+        nodes = (A.replace("}", ", weight: 0}"), B.replace("}", ", enabled: false}"))
+        text = array(*nodes).replace("    a:", "    §a:")
+        (message,) = self.found(text, array_warnings)
+        self.assertIn("expected an enabled node with a weight above 0, got none", message)
 
     def test_port_without_a_listener(self):
         text = array(A, more="  routing: {ports: [80, 443, §8443]}\n" + WEB)
