@@ -2,11 +2,12 @@
 
 The scheduler answers who-has VIP and announces the VIP: a burst at once (or after a few probes,
 10 ms apart, which bring a rival to light), again a second later, then every ten seconds, so that a
-host or switch that missed the first ones learns it. Anyone else is silent and only notes whose MAC
-the VIP has. While this node is scheduler, an answer or announcement for the VIP from another MAC is
-a conflict: counted, its MAC kept in `rival` for the log and the election, and answered by
-announcing again, at most once a second, lest two nodes chase each other. It never changes a role:
-anyone can send such a frame.
+host or switch that missed the first ones learns it. Each later round begins with a probe: who
+answers for the VIP without announcing it shows itself no other way. Anyone else is silent and only
+notes whose MAC the VIP has. While this node is scheduler, an answer or announcement for the VIP
+from another MAC is a conflict: counted, its MAC kept in `rival` for the log and the election, and
+answered by announcing again, at most once a second, lest two nodes chase each other. It never
+changes a role: anyone can send such a frame.
 
 Timers are data: the adapter sends what `due(now)` returns and calls again at `next_at`. Late calls
 don't pile up: what was missed is sent once. Source: routing.md "ARP"; RFC 5227 section 2.4.
@@ -101,10 +102,18 @@ class Announcer:
         self._sent = now
         if not self._bursts:
             self.next_at = now + EVERY
-            return self._pair
+            return (self._question, *self._pair)
         self._bursts -= 1
         self.next_at = now + (SECOND if self._bursts else EVERY)
         return self._pair * BURST
+
+    def defend(self, now: float) -> None:
+        """Somebody may have taught the network another place for our MAC or the VIP: announce soon.
+
+        Not before `DEFEND` after the last announcement. Of no effect while not scheduler.
+        """
+        if self.active:
+            self.next_at = min(self.next_at, max(now, self._sent + DEFEND))
 
     def hear(self, frame: bytes | bytearray | memoryview, now: float) -> tuple[str, bytes | None]:
         """Take in a received ARP frame: its counter, and the answer to send if it needs one.
@@ -122,7 +131,7 @@ class Announcer:
             return CLAIM, None
         if mac is not None and mac != self._mac:
             self.rival = mac
-            self.next_at = min(self.next_at, max(now, self._sent + DEFEND))
+            self.defend(now)
             return CONFLICT, None
         reply = arp.answer(packet, self._vip, self._mac)
         return (OTHER, None) if reply is None else (ANSWERED, reply)

@@ -11,9 +11,11 @@ load past the end of a frame ends the program with 0.
          4      4  operand
 
 While scheduler, a node reads ARP and whatever is sent to its scheduler MAC, rubbish too, so that
-each kind of it is counted in one place; `dlba.routing.frame` judges. In own-MAC mode that would be
-all that the node itself receives, so only IPv4 packets for the VIP are read. ARP may also be left
-to another socket, where no flood of frames delays it. A node that isn't scheduler reads ARP alone.
+each kind of it is counted in one place; `dlba.routing.frame` judges. Of frames that somebody else
+sends with that MAC as source it reads the Ethernet header: switches learn from them. In own-MAC
+mode that MAC gets all that the node itself receives, so only IPv4 packets for the VIP are read. ARP
+may also be left to another socket, where no flood of frames delays it. A node that isn't scheduler
+reads ARP alone.
 
 The kernel takes a VLAN tag out of the frame before anybody sees it. Of a tagged frame that would
 be read otherwise only `VLAN_MARK` bytes come, too few for a header, so that it is counted and never
@@ -52,7 +54,9 @@ _TAG: Final = _BESIDE + 44  # SKF_AD_VLAN_TAG
 _TAG_PRESENT: Final = _BESIDE + 48  # SKF_AD_VLAN_TAG_PRESENT
 _VLAN_ID: Final = 0x0FFF  # of the tag's 16 bits
 
+_SOURCE: Final = 6  # offset, bytes
 _ETHER_TYPE: Final = 12  # offset, bytes
+_HEADER: Final = 14  # bytes, Ethernet's
 _IP_DESTINATION: Final = 30  # offset, bytes
 _ARP: Final = 0x0806
 _IPV4: Final = 0x0800
@@ -73,8 +77,7 @@ def _tagged(if_tagged: str) -> tuple[_Line, ...]:
     )
 
 
-_OTHERS: Final[dict[str, tuple[_Line, ...]]] = {
-    "other": ((_LOAD_16, _ETHER_TYPE), (_EQUAL, _ARP, "", "none"), *_tagged("none")),
+_ENDS: Final[dict[str, tuple[_Line, ...]]] = {
     "whole": ((_RETURN, _ALL),),
     "mark": ((_RETURN, VLAN_MARK),),
     "none": ((_RETURN, 0),),
@@ -83,7 +86,8 @@ _OTHERS: Final[dict[str, tuple[_Line, ...]]] = {
 
 def arp_only() -> bytes:
     """The program of a node that isn't scheduler: untagged ARP frames, whole."""
-    return _assemble(_OTHERS)
+    asks: tuple[_Line, ...] = ((_LOAD_16, _ETHER_TYPE), (_EQUAL, _ARP, "", "none"))
+    return _assemble({"other": (*asks, *_tagged("none")), **_ENDS})
 
 
 def scheduler_filter(vip: bytes, scheduler_mac: bytes, own_mac: bytes, arp: bool = True) -> bytes:
@@ -96,24 +100,30 @@ def scheduler_filter(vip: bytes, scheduler_mac: bytes, own_mac: bytes, arp: bool
             "filter: expected an address of 4 bytes and MAC addresses of 6, "
             f"got {vip!r}, {scheduler_mac!r}, {own_mac!r}"
         )
-    ours: list[_Line] = [
-        (_LOAD_32, 0),
-        (_EQUAL, int.from_bytes(scheduler_mac[:4], "big"), "", "other"),
-        (_LOAD_16, 4),
-        (_EQUAL, int.from_bytes(scheduler_mac[4:], "big"), "", "other"),
-    ]
+    high, low = int.from_bytes(scheduler_mac[:4], "big"), int.from_bytes(scheduler_mac[4:], "big")
+    ours: list[_Line] = [(_LOAD_32, 0), (_EQUAL, high, "", "other")]
+    ours += [(_LOAD_16, 4), (_EQUAL, low, "", "other")]
     if scheduler_mac == own_mac:
         ours += [
             (_LOAD_16, _ETHER_TYPE),
             (_EQUAL, _IPV4, "", "other"),
             (_LOAD_32, _IP_DESTINATION),
-            (_EQUAL, int.from_bytes(vip, "big"), "", "none"),
+            (_EQUAL, int.from_bytes(vip, "big"), "", "other"),
         ]
-    blocks = {"ours": (*ours, *_tagged("mark")), **_OTHERS}
-    if not arp:
+    source: tuple[_Line, ...] = (
+        (_LOAD_32, _SOURCE),
+        (_EQUAL, high, "", "none"),
+        (_LOAD_16, _SOURCE + 4),
+        (_EQUAL, low, "header", "none"),
+    )
+    blocks: dict[str, tuple[_Line, ...]] = {"ours": (*ours, *_tagged("mark"))}
+    if arp:
+        asks: tuple[_Line, ...] = ((_LOAD_16, _ETHER_TYPE), (_EQUAL, _ARP, "", "source"))
+        blocks |= {"other": (*asks, *_tagged("none")), "whole": _ENDS["whole"], "source": source}
+    else:
         blocks["ours"] = ((_LOAD_16, _ETHER_TYPE), (_EQUAL, _ARP, "none", ""), *blocks["ours"])
-        blocks["other"] = _OTHERS["none"]
-    return _assemble(blocks)
+        blocks |= {"other": source, "whole": _ENDS["whole"]}
+    return _assemble(blocks | {"header": ((_RETURN, _HEADER),)} | _ENDS)
 
 
 def _assemble(blocks: Mapping[str, tuple[_Line, ...]]) -> bytes:

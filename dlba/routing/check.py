@@ -25,6 +25,12 @@ EVERY: Final = 1.0
 TIMEOUT: Final = 1.0
 
 
+class _Hellos(Factory):
+    """Makes them without a word in the log."""
+
+    noisy = False
+
+
 class _Hello(Protocol):
     """A connection that is closed as soon as it stands."""
 
@@ -75,7 +81,7 @@ class ServerCheck(Service):
         self._open = set(self._ports)
         for port in self._ports:
             endpoint = TCP4ClientEndpoint(self._reactor, self._address, port, timeout=TIMEOUT)
-            asked = endpoint.connect(Factory.forProtocol(_Hello))
+            asked = endpoint.connect(_Hellos.forProtocol(_Hello))
             asked.addCallbacks(self._answered, self._refused, (port,), errbackArgs=(port,))
 
     def _answered(self, _: Any, port: int) -> None:

@@ -3,8 +3,8 @@
 One call of `route` a frame. Client frames are classified, their flow's bucket names the node, and
 the answer is the 12 bytes of MAC addresses that take the frame there; `LOCAL` is this node itself.
 What needs an answer of ours (ARP, echo) puts it into `replies`, which the adapter sends after the
-wake. Every frame adds one to exactly one counter, by its kind; a flow that no node has, or can
-take, adds one to `frames_nobody` as well.
+wake. Every frame adds one to exactly one counter, by its kind; where a routed one ended is counted
+beside that.
 
 | kind | becomes |
 |---|---|
@@ -15,6 +15,7 @@ take, adds one to `frames_nobody` as well.
 | ECHO | answered |
 | LOCAL | this node's kernel |
 | ARP | taken in by `announce` and `reach`, answered where it asks for the VIP |
+| LOOPED | dropped; the VIP is announced again, since switches have learnt another place for it |
 | the others | dropped |
 
 A node that isn't scheduler routes nothing: frames for its scheduler MAC, if any come, are late.
@@ -25,6 +26,7 @@ Pure: frames and `now` in, values out. Source: routing.md "The frame path", "ARP
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import inf
 from typing import Final
 
 import attrs
@@ -44,6 +46,8 @@ __all__ = ["COUNTERS", "LOCAL", "FramePath"]
 
 #: Questions whether anyone holds the VIP, before the first announcement.
 PROBES: Final = 3
+#: Seconds between two signs of life, above which this node was absent.
+ABSENT: Final = 2.0
 #: The link header that stands for this node's own kernel.
 LOCAL: Final = b""
 
@@ -62,7 +66,8 @@ _ROUTED: Final = (
 COUNTERS: Final[dict[str, str]] = {
     "frames_forwarded": "frames given to another node",
     "frames_own": "frames given to this node's own kernel",
-    "frames_nobody": "frames of a flow that no node has or can take",
+    "frames_nobody": "frames of a flow that no node can take: all failed, disabled or draining",
+    "frames_no_flow": "ICMP errors about a flow that no node has",
     "frames_not_scheduler": "clients' frames while this node isn't scheduler",
     **kinds.COUNTERS,
     **announce.COUNTERS,
@@ -96,10 +101,11 @@ class FramePath:
         self._fragments = Fragments()
         self._headers = dict(headers)
         self._now = 0.0
+        self._alive_at = inf  # until told
         self._second = 0
         self._counts = [0] * len(_NAMES)
         self._arp_counts = dict.fromkeys(announce.COUNTERS, 0)
-        self._own = self._nobody = self._not_scheduler = 0
+        self._own = self._nobody = self._no_flow = self._not_scheduler = 0
         self.scheduler = scheduler
         self.announcer = announcer
         self.reach = reach
@@ -124,10 +130,22 @@ class FramePath:
         else:
             self.announcer.stop()
 
+    def alive(self, now: float) -> None:
+        """This node runs at `now`; told at least every `ABSENT` seconds.
+
+        After a longer gap (stopped, starved) frames have waited meanwhile, so how long a bucket was
+        silent is unknown: all count as just used.
+        """
+        if now > self._alive_at + ABSENT:
+            self.scheduler.table.touch_all(second_of(now))
+        self._alive_at = now
+
     def wake(self, now: float) -> None:
         """The time of the frames that follow. `now`: seconds, monotonic."""
         self._now = now
         self._second = second_of(now)
+        if now > self._alive_at + ABSENT:
+            self.alive(now)
 
     # ---------------------------------------------------------------- for every frame
 
@@ -173,6 +191,8 @@ class FramePath:
             node = self._table.node_of(self.scheduler.bucket_of(address, port))
         elif kind is Kind.RUNT and len(frame) == VLAN_MARK:
             kind = Kind.VLAN
+        elif kind is Kind.LOOPED:
+            self._looped(frame)
         self._counts[kind] += 1
         if kind >= IGNORED:
             return None
@@ -181,7 +201,10 @@ class FramePath:
             return None
         header = LOCAL if kind is Kind.LOCAL else self._headers.get(node)
         if header is None:
-            self._nobody += 1
+            if kind is Kind.ICMP_ERROR:
+                self._no_flow += 1
+            else:
+                self._nobody += 1
         elif not header:
             self._own += 1
         return header
@@ -195,6 +218,16 @@ class FramePath:
             self.reach.hear(packet)
         if reply is not None:
             self.replies.append(reply)
+
+    def _looped(self, frame: memoryview) -> None:
+        """A frame from outside with our own source."""
+        packet = arp.parse(frame)
+        if packet is not None:
+            # Another MAC may claim the VIP in it.
+            counter, _ = self.announcer.hear(frame, self._now)
+            if counter == announce.CONFLICT:
+                self._arp_counts[counter] += 1
+        self.announcer.defend(self._now)
 
     def _pass_by(self, frame: memoryview) -> None:
         """A frame while this node isn't scheduler."""
@@ -218,9 +251,10 @@ class FramePath:
         counts = dict(zip(_NAMES, self._counts, strict=True))
         routed = sum(self._counts[kind] for kind in _ROUTED) + self._counts[Kind.LOCAL]
         return {
-            "frames_forwarded": routed - self._own - self._nobody,
+            "frames_forwarded": routed - self._own - self._nobody - self._no_flow,
             "frames_own": self._own,
             "frames_nobody": self._nobody,
+            "frames_no_flow": self._no_flow,
             "frames_not_scheduler": self._not_scheduler,
             **counts,
             **self._arp_counts,

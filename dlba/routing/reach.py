@@ -1,9 +1,10 @@
 """Decides which other nodes are there, by asking for their addresses with ARP again and again.
 
 Each `every` seconds every other node is asked, by a frame to its own MAC alone, who has its
-address; its kernel answers. `retries` questions in a row without an answer: the node has failed.
-As many in a row with one: it is back. An answer counts when it comes from the MAC that the
-configuration gives the node, to a question of ours.
+address; its kernel answers. One that was silent is now and then asked by broadcast instead: its
+answer teaches switches anew where it is, should one have learnt otherwise. `retries` questions in a
+row without an answer: the node has failed. As many in a row with one: it is back. An answer counts
+when it comes from the MAC that the configuration gives the node, to a question of ours.
 
 Silence means nothing while we ourselves were absent: asked later than a whole `every` after it was
 due (a stopped or starved process), or when the adapter says so by `forgive` (no carrier, answers
@@ -19,13 +20,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from math import inf
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import attrs
 
 from dlba.routing import arp
 
 __all__ = ["Change", "Peer", "Reach"]
+
+#: Of so many questions to one that is silent the first is by broadcast.
+RARELY: Final = 10
 
 
 @attrs.frozen
@@ -47,11 +51,12 @@ class Change(NamedTuple):
 class _Watched:
     """What is known of one peer."""
 
-    __slots__ = ("answers", "asked", "failed", "peer", "question", "silent")
+    __slots__ = ("answers", "asked", "call", "failed", "peer", "question", "silent")
 
-    def __init__(self, peer: Peer, question: bytes) -> None:
+    def __init__(self, peer: Peer, question: bytes, call: bytes) -> None:
         self.peer = peer
-        self.question = question
+        self.question = question  # to its MAC
+        self.call = call  # to all
         self.asked = False
         self.silent = 0
         self.answers = 0
@@ -67,7 +72,11 @@ class Reach:
         if every <= 0 or retries < 1:
             raise ValueError(f"reach: expected above 0 and 1 or more, got {every}, {retries}")
         self._watched = {
-            peer.address: _Watched(peer, arp.who_has(peer.address, mac, address, peer.mac))
+            peer.address: _Watched(
+                peer,
+                arp.who_has(peer.address, mac, address, peer.mac),
+                arp.who_has(peer.address, mac, address),
+            )
             for peer in peers
         }
         self._address = address
@@ -112,7 +121,9 @@ class Reach:
                     one.failed = True
                     self._changes.append(Change(one.peer.number, alive=False))
             one.asked = True
-        return tuple(one.question for one in self._watched.values())
+        return tuple(
+            one.call if one.silent % RARELY == 1 else one.question for one in self._watched.values()
+        )
 
     def hear(self, packet: arp.ArpPacket) -> None:
         """Take in an ARP frame that was received; only answers to our questions count."""

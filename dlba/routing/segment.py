@@ -117,6 +117,22 @@ class Segment:
         """Whether the interface is up and its link is there."""
         return self.arp is not None and carrier(self._name)
 
+    def mend_tun(self) -> bool:
+        """Whether the TUN device is up; one that was removed is made anew."""
+        if self._tun is None or carrier(TUN):
+            return self._tun is not None
+        try:
+            look_up(TUN)
+            return False  # somebody has set it down, and knows why
+        except (OSError, DLBAError):
+            pass
+        try:
+            self._tun.renew()
+            self._settings.tun_up(TUN)
+        except (OSError, DLBAError):
+            return False
+        return True
+
     def lose(self) -> None:
         """The interface is down or gone: no port until `reopen`."""
         self._close_ports()

@@ -24,6 +24,7 @@ from dlba.poller import Poller
 from dlba.routing.array import frame_path, scheduler_of
 from dlba.routing.hashtable import second_of
 from dlba.routing.linkport import LinkPort
+from dlba.routing.needs import TUN
 from dlba.routing.reader import PortReader
 from dlba.routing.segment import Segment
 
@@ -72,6 +73,8 @@ class RoutingService(Service):
         self._conflicts = 0
         self._conflict_told = -inf
         self._fault = ""
+        #: What this node lacks to take flows itself.
+        self._lacking: set[str] = set()
 
     # ---------------------------------------------------------------- life
 
@@ -160,6 +163,7 @@ class RoutingService(Service):
         """Once a second: this node's own row; a lost interface."""
         self._every_second = self._reactor.callLater(EVERY, self._second)
         self.path.scheduler.row(self._own).status(*self._own_status())
+        self._look_at_tun()
         if self.segment.arp is None:
             if not self.segment.reopen():
                 return
@@ -178,6 +182,7 @@ class RoutingService(Service):
         if not self.running:
             return
         path, arp = self.path, self.segment.arp
+        path.alive(time.monotonic())
         for reader in tuple(self._readers):
             if reader.port is arp:
                 reader.read()
@@ -219,7 +224,7 @@ class RoutingService(Service):
         if count and now >= self._conflict_told + SELDOM:
             rival = self.path.announcer.rival or b""
             self._log.error(
-                "{vip} is claimed by {mac} too ({count} frames): announced again",
+                "{vip} is claimed by {mac} too ({count} frames, its or others'): announced again",
                 vip=self._array.vip,
                 mac=rival.hex(":"),
                 count=count,
@@ -231,10 +236,24 @@ class RoutingService(Service):
 
     def server_changed(self, alive: bool) -> None:
         """Prototype mode: this node's own server answers on the VIP, or no more."""
-        if alive:
-            self.path.scheduler.recover(self._own)
-        else:
-            self.path.scheduler.fail(self._own)
+        self._set_own("server", alive)
+
+    def _set_own(self, what: str, alive: bool) -> None:
+        """One thing without which this node can take no flow works, or no more."""
+        scheduler, before = self.path.scheduler, bool(self._lacking)
+        (self._lacking.discard if alive else self._lacking.add)(what)
+        if bool(self._lacking) != before:
+            (scheduler.fail if self._lacking else scheduler.recover)(self._own)
+
+    def _look_at_tun(self) -> None:
+        """Without the TUN device no frame reaches this node's own kernel."""
+        alive = self.segment.mend_tun()
+        if alive != ("tun" not in self._lacking):
+            if alive:
+                self._log.info("{tun} is back", tun=TUN)
+            else:
+                self._log.error("{tun} is down: this node takes no flows of its own", tun=TUN)
+            self._set_own("tun", alive)
 
     @property
     def role(self) -> str:

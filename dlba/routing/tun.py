@@ -61,19 +61,30 @@ class Tun:
         self.vnet = vnet
         #: Packets that the kernel didn't take: the device is down, or they are no IP packets.
         self.undelivered = 0
+        self._fd = self._open()
+
+    def _open(self) -> int:
         try:
-            self._fd = os.open(_DEVICE, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+            fd = os.open(_DEVICE, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError as error:
             raise DLBAError(
                 f"tun: {_DEVICE}: expected a device that this process may open "
                 f"(kernel module tun), got {error.strerror}"
             ) from error
-        flags = _IFF_TUN | _IFF_NO_PI | (_IFF_VNET_HDR if vnet else 0)
+        flags = _IFF_TUN | _IFF_NO_PI | (_IFF_VNET_HDR if self.vnet else 0)
         try:
-            fcntl.ioctl(self._fd, _TUNSETIFF, struct.pack("16sH22x", encoded, flags))
+            fcntl.ioctl(fd, _TUNSETIFF, struct.pack("16sH22x", os.fsencode(self.name), flags))
         except OSError as error:
+            os.close(fd)
+            raise DLBAError(f"tun: {self.name}: {_WORDS.get(error.errno, str(error))}") from error
+        return fd
+
+    def renew(self) -> None:
+        """Make the device again after somebody removed it. Raises DLBAError as at the start."""
+        fd = self._open()
+        if self._fd >= 0:
             os.close(self._fd)
-            raise DLBAError(f"tun: {name}: {_WORDS.get(error.errno, str(error))}") from error
+        self._fd = fd
 
     def fileno(self) -> int:
         """The device's descriptor, -1 after `close`."""

@@ -16,6 +16,8 @@ from tests.routing.frames import CLIENT, MEMBERS, OWN, ROUTER, SCHEDULER, VIP, a
 ADDRESS = address(VIP)
 RIVAL = "06:99:00:00:00:11"
 PAIR = [(1, SCHEDULER, "00:00:00:00:00:00"), (2, SCHEDULER, SCHEDULER)]
+#: A later round: somebody who answers without announcing shows himself.
+ROUND = [("probe", SCHEDULER, "00:00:00:00:00:00"), *PAIR]
 
 
 def claim(who: str = RIVAL) -> bytes:
@@ -31,17 +33,19 @@ def question(wanted: str = VIP) -> bytes:
     return bytes(Ether(src=ROUTER) / ARP(hwsrc=ROUTER, psrc=CLIENT, pdst=wanted))
 
 
-def forms(frames) -> list[tuple[int, str, str]]:
-    """(operation, sender MAC, target MAC) of announcements; fails if one is anything else."""
+def forms(frames) -> list[tuple[int | str, str, str]]:
+    """(operation, sender MAC, target MAC) of announcements and probes; fails for anything else."""
     found = []
     for frame in frames:
         ether = Ether(frame)
         packet = ether[ARP]
-        if (packet.psrc, packet.pdst, ether.dst) != (VIP, VIP, "ff:ff:ff:ff:ff:ff"):
+        probe = packet.psrc == "0.0.0.0" and packet.op == 1
+        sender = packet.psrc if not probe else VIP
+        if (sender, packet.pdst, ether.dst) != (VIP, VIP, "ff:ff:ff:ff:ff:ff"):
             raise AssertionError(ether.show(dump=True))
         if ether.src != packet.hwsrc:
             raise AssertionError("switches learn the Ethernet source")
-        found.append((packet.op, packet.hwsrc, packet.hwdst))
+        found.append(("probe" if probe else packet.op, packet.hwsrc, packet.hwdst))
     return found
 
 
@@ -89,11 +93,11 @@ class ScheduleTests(AnnouncerCase):
             sent.append((now, forms(self.announcer.due(now))))
         bursts, later = sent[:2], sent[2:]
         self.assertEqual(bursts, [(100.0, PAIR * 3), (101.0, PAIR * 3)])
-        self.assertEqual(later, [(111.0, PAIR), (121.0, PAIR), (131.0, PAIR)])
+        self.assertEqual(later, [(111.0, ROUND), (121.0, ROUND), (131.0, ROUND)])
 
     def test_late_calls_don_t_pile_up(self):
         self.announcer.start(0.0)
-        for now, count in ((5.0, 6), (500.0, 6), (5000.0, 2)):
+        for now, count in ((5.0, 6), (500.0, 6), (5000.0, 3)):
             self.assertEqual(len(self.announcer.due(now)), count)
             self.assertEqual(self.announcer.due(now), ())
             self.assertGreater(self.announcer.next_at, now)
@@ -159,9 +163,16 @@ class ConflictTests(AnnouncerCase):
             self.assertEqual(self.hear(frame, now), "arp_conflicts")
             self.assertEqual(self.announcer.rival, mac(Ether(frame).src))
             self.assertEqual(self.announcer.next_at, now)
-            self.assertEqual(forms(self.announcer.due(now)), PAIR)
+            self.assertEqual(forms(self.announcer.due(now)), ROUND)
             self.assertEqual(self.announcer.holder, mac(SCHEDULER), "a claim changes no role")
         self.assertEqual(self.announcer.next_at, now + 10)
+
+    def test_defended_without_a_claim(self):
+        self.announcer.defend(11.5)
+        self.assertEqual((self.announcer.next_at, self.announcer.rival), (12.0, None))
+        self.announcer.stop()
+        self.announcer.defend(13.0)
+        self.assertEqual(self.announcer.next_at, inf)
 
     def test_at_most_once_a_second(self):
         sent = []

@@ -73,10 +73,13 @@ def expected(frame: bytes, own_mac: bool, scheduler: bool) -> int:
         ours = destination == SCHEDULER
     if scheduler and ours:
         return VLAN_MARK if tagged else len(frame)
-    return len(frame) if kind == "0806" and not tagged else 0
+    if kind == "0806":
+        return 0 if tagged else len(frame)
+    forged = frame[6:12].hex(":") == (OWN if own_mac else SCHEDULER)
+    return 14 if scheduler and forged else 0
 
 
-WHOLE, NOTHING, MARK = "whole", "nothing", "mark"
+WHOLE, NOTHING, MARK, HEADER = "whole", "nothing", "mark", "header"
 #: Frame; what becomes of it under ARP_ONLY, SECOND_MAC, OWN_MAC.
 TABLE = (
     (link() / ip() / tcp(), NOTHING, WHOLE, NOTHING),
@@ -87,6 +90,9 @@ TABLE = (
     (link(dst=BROADCAST) / ip() / tcp(), NOTHING, NOTHING, NOTHING),
     (link(dst="06:99:00:00:00:11") / ip() / tcp(), NOTHING, NOTHING, NOTHING),
     (link(dst="06:98:00:00:00:10") / ip() / tcp(), NOTHING, NOTHING, NOTHING),
+    (link(dst=BROADCAST, src=SCHEDULER) / ip() / tcp(), NOTHING, HEADER, NOTHING),
+    (link(dst=ROUTER, src=OWN) / ip() / tcp(), NOTHING, NOTHING, HEADER),
+    (link(dst=BROADCAST, src=SCHEDULER) / ASK, WHOLE, WHOLE, WHOLE),
     (link() / IPv6() / tcp(), NOTHING, WHOLE, NOTHING),
     (link(dst=OWN) / IPv6() / tcp(), NOTHING, NOTHING, NOTHING),
     (link(type=0x88CC) / Raw(b"lldp"), NOTHING, WHOLE, NOTHING),
@@ -113,7 +119,7 @@ class ProgramTests(SynchronousTestCase):
     def test_table(self) -> None:
         for packet, *outcomes in TABLE:
             frame, tag = untagged(bytes(packet))
-            sizes = {WHOLE: len(frame), NOTHING: 0, MARK: VLAN_MARK}
+            sizes = {WHOLE: len(frame), NOTHING: 0, MARK: VLAN_MARK, HEADER: 14}
             for program, outcome in zip(PROGRAMS, outcomes, strict=True):
                 self.assertEqual(run(program, frame, tag), sizes[outcome], (packet, outcome))
 
@@ -175,7 +181,8 @@ class KernelTests(SynchronousTestCase):
         for packet, *outcomes in TABLE:
             frame, _ = untagged(bytes(packet))
             if outcomes[which] != NOTHING:
-                wanted.append(frame if outcomes[which] == WHOLE else frame[:VLAN_MARK])
+                size = {WHOLE: len(frame), MARK: VLAN_MARK, HEADER: 14}[outcomes[which]]
+                wanted.append(frame[:size])
         self.assertEqual(self.read(PROGRAMS[which]), wanted)
 
     def test_arp_only(self) -> None:

@@ -187,7 +187,7 @@ class IcmpTests(Case):
         inner = IP(src=VIP, dst=CLIENT) / tcp(sport=443, dport=PORT)
         self.assertIs(self.route(icmp_error(inner)), None)
         self.assertEqual(self.path.scheduler.table.assigned, 0)
-        self.assertEqual(self.counted(), {"frames_icmp_error": 1, "frames_nobody": 1})
+        self.assertEqual(self.counted(), {"frames_icmp_error": 1, "frames_no_flow": 1})
 
     def test_an_error_doesn_t_keep_a_bucket_alive(self):
         self.route(plain())
@@ -228,6 +228,57 @@ class ArpTests(Case):
             answer = ARP(op=2, hwsrc=MEMBERS[0], psrc="10.99.0.11", hwdst=OWN, pdst="10.99.0.10")
             self.route(Ether(src=MEMBERS[0], dst=OWN) / answer)
         self.assertEqual(reach.failed, {2})
+
+
+class OwnSourceTests(Case):
+    """Frames from outside with this node's own MAC: switches have learnt another place for it."""
+
+    def setUp(self):
+        super().setUp()
+        for step in range(5):
+            self.path.announcer.due(50 + step / 50)
+        self.path.announcer.due(60.0)
+        self.path.wake(60.2)
+
+    def test_announced_again_soon(self):
+        self.assertGreater(self.path.announcer.next_at, 65)
+        self.assertIs(self.route(Ether(dst=ROUTER, src=SCHEDULER) / ip() / tcp()), None)
+        self.assertEqual(self.path.announcer.next_at, 61.0)
+        self.assertEqual(self.counted(), {"frames_looped": 1})
+
+    def test_a_claim_in_it_is_a_conflict(self):
+        claim = ARP(op=2, hwsrc=ROUTER, psrc=VIP, hwdst=ROUTER, pdst=CLIENT)
+        self.route(Ether(dst="ff:ff:ff:ff:ff:ff", src=SCHEDULER) / claim)
+        self.assertEqual((self.path.conflicts, self.path.announcer.rival), (1, mac(ROUTER)))
+        self.assertEqual(self.counted(), {"frames_looped": 1, "arp_conflicts": 1})
+
+    def test_our_own_announcement_that_comes_back_is_none(self):
+        own = ARP(op=2, hwsrc=SCHEDULER, psrc=VIP, hwdst=SCHEDULER, pdst=VIP)
+        self.route(Ether(dst="ff:ff:ff:ff:ff:ff", src=SCHEDULER) / own)
+        self.assertEqual(self.path.conflicts, 0)
+
+
+class AbsenceTests(Case):
+    def setUp(self):
+        super().setUp()
+        self.bucket = (CLIENT_NUMBER + PORT) % BUCKETS
+        self.path.scheduler.fail(1)
+        self.path.scheduler.fail(2)
+        for number in range(9):
+            self.route(self.flow(number))
+        self.path.scheduler.recover(1)
+
+    def test_frames_that_waited_meanwhile_find_their_buckets_used(self):
+        self.path.alive(50.0)
+        self.path.wake(500.0)
+        self.assertEqual(self.route(plain()), LOCAL)
+        self.assertEqual(self.path.scheduler.table.last_of((self.bucket + 5) % BUCKETS), 500)
+
+    def test_without_a_gap_a_silent_bucket_moves(self):
+        for second in range(50, 500):
+            self.path.alive(float(second))
+        self.path.wake(500.0)
+        self.assertEqual(self.route(plain()), HEADERS[1])
 
 
 class BackupTests(Case):

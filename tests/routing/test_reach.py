@@ -54,6 +54,18 @@ class QuestionTests(Case):
         self.assertEqual(asked, [(MACS[n], 1, OWN, ADDRESS, where) for n, where in PEERS.items()])
         self.assertEqual({f.src for f in frames}, {OWN})
 
+    def test_one_that_is_silent_is_asked_by_broadcast_now_and_then(self):
+        to = []
+        for _ in range(23):
+            first, second = (Ether(frame) for frame in self.made.due(self.now))
+            to.append(second.dst)
+            self.assertEqual((first.dst, second[ARP].pdst), (MACS[1], PEERS[2]))
+            self.made.hear(answer(1))
+            self.now += 0.1
+        rounds = [n for n, mac_ in enumerate(to) if mac_ == "ff:ff:ff:ff:ff:ff"]
+        self.assertEqual(rounds, [1, 11, 21])
+        self.assertEqual(set(to), {MACS[2], "ff:ff:ff:ff:ff:ff"})
+
     def test_not_before_its_time(self):
         self.assertEqual(len(self.made.due(self.now)), 2)
         self.assertEqual(self.made.due(self.now + 0.09), ())

@@ -92,6 +92,19 @@ class SegmentTests(MachineTest, SynchronousTestCase):
         self.assertIsNot(made.frames, None)
         self.assertTrue(made.carrier())
 
+    def test_a_tun_device_that_was_removed_is_made_anew(self):
+        made = self.segment()
+        made.open()
+        self.assertTrue(made.mend_tun())
+        namespaces.ip("link set dlba0 down")
+        self.assertFalse(made.mend_tun())
+        namespaces.ip("link set dlba0 up")
+        self.assertTrue(made.mend_tun())
+        namespaces.ip("link del dlba0")
+        self.assertTrue(made.mend_tun())
+        self.assertIn("dlba0", dump()["addresses"])
+        self.assertTrue(made.mend_tun())
+
     def test_an_interface_that_came_back_as_another(self):
         made = self.segment()
         made.open()

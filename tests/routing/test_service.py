@@ -33,7 +33,7 @@ class RecordedSegment:
     def __init__(self, *_):
         self.calls = []
         self.arp = self.frames = None
-        self.link = True
+        self.link = self.tun = True
         self.back = True
         self.interface = SimpleNamespace(mtu=1500)
 
@@ -47,6 +47,9 @@ class RecordedSegment:
 
     def carrier(self):
         return self.arp is not None and self.link
+
+    def mend_tun(self):
+        return self.tun
 
     def lose(self):
         self.calls.append("lose")
@@ -191,7 +194,7 @@ class SchedulerTests(Case):
         self.assertEqual(self.made.counters()["arp_conflicts"], 50)
         self.pass_(10.0, 1, 2)
         (line,) = self.said()
-        self.assertRegex(line, r"\(4\d frames\)")
+        self.assertRegex(line, r"\(4\d frames, ")
 
     def test_own_row(self):
         row = self.made.path.scheduler.row(0)
@@ -211,6 +214,26 @@ class SchedulerTests(Case):
         self.assertEqual(self.made.where(1, 1)["node"], "a")
         self.made.drain()
         self.assertEqual(self.made.where(1, 1)["node"], "b")
+
+    def test_without_its_tun_device_it_takes_no_flows(self):
+        self.made.segment.tun = False
+        self.pass_(1.1, 1, 2)
+        self.assertEqual(self.failed(), {"a"})
+        self.assertIn("dlba0 is down: this node takes no flows of its own", self.said())
+        self.made.server_changed(False)
+        self.made.segment.tun = True
+        self.pass_(1.1, 1, 2)
+        self.assertEqual(self.failed(), {"a"})
+        self.made.server_changed(True)
+        self.assertEqual((self.failed(), self.said()), (set(), ["dlba0 is back"]))
+
+    def test_after_an_absence_buckets_count_as_used(self):
+        table = self.made.path.scheduler.table
+        table.assign(5, 1)
+        self.pass_(1.0, 1, 2)
+        before = table.last_of(5)
+        self.reactor.advance(400)
+        self.assertGreaterEqual(table.last_of(5), before + 400)
 
     def test_stop(self):
         self.made.stopService()
