@@ -20,8 +20,8 @@ import json
 import os
 import socket
 import stat
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any, Final
@@ -38,6 +38,7 @@ from zope.interface import implementer
 from dlba.addresses import ip_literal
 from dlba.config.problems import quoted
 from dlba.errors import DLBAError
+from dlba.socketname import socket_name
 
 __all__ = ["Commands", "ControlService", "answer", "flow_of"]
 
@@ -52,9 +53,6 @@ CONNECTIONS: Final = 16
 
 PAUSE: Final = 1.0
 """Seconds without accepting after the system had no descriptor for a connection."""
-
-ADDRESS_LIMIT: Final = 107
-"""Bytes of a unix socket's address on Linux, without the zero behind it."""
 
 Commands = Mapping[str, Callable[[dict[str, Any]], Mapping[str, Any]]]
 """Name → what answers: takes the request, gives what JSON can carry. What is wrong with a request
@@ -269,7 +267,7 @@ def _bind(path: Path) -> socket.socket:
     """A listening socket at `path`; raises DLBAError. Nobody else may start in this folder now."""
     listening = None
     try:
-        with _name(path) as name:
+        with socket_name(path) as name:
             _remove_stale(path, name)
             listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
             mask = os.umask(0o177)
@@ -303,19 +301,6 @@ def _remove_stale(path: Path, name: str) -> None:
     if code != errno.ECONNREFUSED:
         raise OSError(code, os.strerror(code))
     os.unlink(path)
-
-
-@contextmanager
-def _name(path: Path) -> Iterator[str]:
-    """A name of `path` that fits into a socket's address."""
-    if len(os.fsencode(path)) <= ADDRESS_LIMIT:
-        yield str(path)
-        return
-    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
-    try:
-        yield f"/proc/self/fd/{folder}/{path.name}"
-    finally:
-        os.close(folder)
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

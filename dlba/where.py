@@ -16,13 +16,14 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
 from dlba.addresses import ip_literal, port_number
 from dlba.errors import CommandError, ConfigError
+from dlba.socketname import socket_name
 
 __all__ = ["add_where", "ask", "control_path", "where_text"]
 
@@ -35,9 +36,6 @@ MAX_ANSWER: Final = 1024 * 1024
 
 RETRY: Final = 0.02
 """Seconds until a node whose queue was full is tried again."""
-
-ADDRESS_LIMIT: Final = 107
-"""Bytes of a unix socket's address on Linux, without the zero behind it."""
 
 
 # Asking
@@ -68,7 +66,7 @@ def _exchange(path: Path, line: bytes, timeout: float) -> bytes:
     deadline = time.monotonic() + timeout
     received = bytearray()
     try:
-        with _name(path) as name, socket.socket(socket.AF_UNIX) as peer:
+        with socket_name(path) as name, socket.socket(socket.AF_UNIX) as peer:
             peer.settimeout(timeout)
             _connect(peer, name, deadline)
             peer.settimeout(_left(deadline))
@@ -126,19 +124,6 @@ def _no_number(text: str) -> None:
 
 def _printable(text: str) -> str:
     return text if text.isprintable() else ascii(text)
-
-
-@contextmanager
-def _name(path: Path) -> Iterator[str]:
-    """A name of `path` that fits into a socket's address, as in `dlba.control`."""
-    if len(os.fsencode(path)) <= ADDRESS_LIMIT:
-        yield str(path)
-        return
-    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
-    try:
-        yield f"/proc/self/fd/{folder}/{path.name}"
-    finally:
-        os.close(folder)
 
 
 def control_path(control: Path | None, config: Path | None, environ: Mapping[str, str]) -> Path:

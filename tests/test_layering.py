@@ -21,7 +21,14 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # ------------------------------------------------------------------ the rules
 
-LEAVES = ("dlba.addresses", "dlba.config", "dlba.counters", "dlba.errors", "dlba.poller")
+LEAVES = (
+    "dlba.addresses",
+    "dlba.config",
+    "dlba.counters",
+    "dlba.errors",
+    "dlba.poller",
+    "dlba.socketname",
+)
 
 #: Module or package → what of dlba it may import besides itself, and why; the longest name counts.
 MAY_IMPORT: dict[str, tuple[tuple[str, ...], str]] = {
@@ -29,6 +36,7 @@ MAY_IMPORT: dict[str, tuple[tuple[str, ...], str]] = {
     "dlba.errors": (("dlba.config.problems",), "a leaf; the problems are a type of its argument"),
     "dlba.counters": ((), "a leaf"),
     "dlba.addresses": (("dlba.errors",), "a leaf"),
+    "dlba.socketname": ((), "a leaf"),
     "dlba.poller": ((), "a leaf: it knows descriptors, not what they are for"),
     "dlba.config": (("dlba.addresses", "dlba.errors"), "a leaf: text to values"),
     "dlba.web": (LEAVES, "the three parts don't know each other; dlba.node joins them"),
@@ -157,6 +165,8 @@ ADAPTERS = (
     "dlba.routing.check",
     "dlba.routing.former",
     "dlba.routing.guard",
+    "dlba.routing.guardwatch",
+    "dlba.routing.kept",
     "dlba.routing.linkport",
     "dlba.routing.messages",
     "dlba.routing.packetport",
@@ -169,6 +179,7 @@ ADAPTERS = (
     "dlba.routing.offloads",
     "dlba.routing.sysctls",
     "dlba.routing.tun",
+    "dlba.socketname",
     "dlba.state",
     "dlba.tap",
     "dlba.web.backendside",
