@@ -21,6 +21,7 @@ from twisted.logger import Logger
 
 from dlba.config.values import NodeConfig
 from dlba.poller import Poller
+from dlba.routing import kept
 from dlba.routing.array import frame_path, scheduler_of
 from dlba.routing.hashtable import second_of
 from dlba.routing.linkport import LinkPort
@@ -66,6 +67,9 @@ class RoutingService(Service):
         self._is_scheduler = scheduler_of(config.array.nodes) == config.node
         self.segment = Segment(config.array, config.node, config.interface, config.state)
         self.path = frame_path(config.array, config.node, 1500, hash_key)
+        self._state = config.state
+        self._numbers = {node.name: node.number for node in config.array.nodes.values()}
+        self._hash_name = kept.name_of_hash(config.array.routing.hash, hash_key)
         self._readers: list[PortReader] = []
         self._timer: Any = None
         self._every_second: Any = None
@@ -94,7 +98,10 @@ class RoutingService(Service):
         self._poller.attach(self._reactor)
         if self._is_scheduler:
             self.segment.schedule(True)
+            self._take_table()
             self._activate()
+        else:
+            kept.drop(self._state)  # others schedule meanwhile
         self._log.info(
             "{role} of {vip} on {interface}, frames by {port}",
             role=self.role,
@@ -114,6 +121,7 @@ class RoutingService(Service):
                 call.cancel()
         self._timer = self._every_second = None
         if self.path.active:
+            self._keep_table()
             self.path.activate(False, time.monotonic())
         self._stop_reading()
         self._poller.detach()
@@ -126,6 +134,17 @@ class RoutingService(Service):
     def drain(self) -> None:
         """This node stops soon: it gets no new buckets."""
         self.path.scheduler.drain(self._own)
+
+    def _keep_table(self) -> None:
+        """The next start shall not break the other nodes' connections."""
+        now = time.clock_gettime(time.CLOCK_BOOTTIME)
+        table = self.path.scheduler.table
+        kept.keep(self._state, table, self._numbers, self._hash_name, now)
+
+    def _take_table(self) -> None:
+        now, table = time.clock_gettime(time.CLOCK_BOOTTIME), self.path.scheduler.table
+        timeout = self._array.routing.bucket_timeout
+        kept.take(self._state, table, self._numbers, self._hash_name, timeout, now)
 
     def _activate(self) -> None:
         now = time.monotonic()

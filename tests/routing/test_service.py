@@ -1,5 +1,6 @@
 """Tests of dlba.routing.service: a segment that is a recorder, time that is a Clock."""
 
+from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
 
@@ -12,6 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from dlba.config.scheduling import ElectionConfig
 from dlba.config.values import NodeConfig
 from dlba.routing import service as service_module
+from dlba.routing.hashtable import UNASSIGNED, second_of
 from dlba.routing.service import RoutingService
 from tests.routing.frames import MEMBERS, OWN, ROUTER, SCHEDULER, VIP, plain
 from tests.routing.test_array import array
@@ -78,6 +80,8 @@ class Case(SynchronousTestCase):
             patched = mock.patch(f"dlba.routing.{module}.time.monotonic", self.reactor.seconds)
             patched.start()
             self.addCleanup(patched.stop)
+        self.state = Path(self.mktemp())
+        self.state.mkdir(parents=True)
         self.made = self.service()
         self.log = []
         logs = capturedLogs()
@@ -88,7 +92,7 @@ class Case(SynchronousTestCase):
 
     def service(self, **routing) -> RoutingService:
         made = attrs.evolve(array(**routing), election=ElectionConfig())
-        config = NodeConfig(node=self.node, array=made, interface="eth0", state="/x")
+        config = NodeConfig(node=self.node, array=made, interface="eth0", state=self.state)
         return RoutingService(self.reactor, self.poller, config, None, lambda: (7, 3, 0.5))
 
     def pass_(self, seconds: float, *answering: int) -> None:
@@ -235,6 +239,22 @@ class SchedulerTests(Case):
         self.reactor.advance(400)
         self.assertGreaterEqual(table.last_of(5), before + 400)
 
+    def test_a_restart_keeps_the_table(self):
+        self.made.path.scheduler.table.assign(5, 1)
+        self.made.path.scheduler.table.assign(6, 2)
+        self.made.stopService()
+        self.assertEqual(self.said()[-1], "client table of 2 buckets kept")
+        self.reactor.advance(100)
+        self.made = self.service()
+        self.made.privilegedStartService()
+        self.made.startService()
+        self.assertEqual(self.said()[0], "client table of 2 buckets taken up")
+        table = self.made.path.scheduler.table
+        self.assertEqual([table.node_of(bucket) for bucket in (4, 5, 6)], [UNASSIGNED, 1, 2])
+        # Just used, by the clock of the frames.
+        self.assertEqual(table.last_of(5), second_of(self.reactor.seconds()))
+        self.assertEqual(list(self.state.iterdir()), [])
+
     def test_stop(self):
         self.made.stopService()
         self.assertEqual(self.made.segment.calls[-1], "close")
@@ -280,6 +300,17 @@ class BackupTests(Case):
         self.pass_(3)
         self.assertEqual(self.made.segment.arp.sent, [])
         self.assertEqual((self.failed(), len(self.poller.readers)), (set(), 1))
+
+    def test_a_backup_neither_takes_nor_keeps_nor_leaves_a_table(self):
+        file = self.state / "table"
+        file.touch()
+        made = self.service()
+        made.privilegedStartService()
+        made.startService()
+        self.assertFalse(file.exists())
+        made.path.scheduler.table.assign(5, 1)
+        made.stopService()
+        self.assertEqual(list(self.state.iterdir()), [])
 
     def test_the_start_of_another_part_fails(self):
         other = self.service()
