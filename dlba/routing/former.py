@@ -39,7 +39,10 @@ class FormerSettings:
         self.path = state / FILE
 
     def write(self, interface: str, changes: Sequence[Change]) -> None:
-        """Put `changes` of a node with this interface on the disk. Raises OSError."""
+        """Put `changes` of a node with this interface on the disk.
+
+        Raises OSError that names the file; a fresh one that isn't whole is gone then.
+        """
         document = {
             **_here(),
             "interface": interface,
@@ -47,11 +50,17 @@ class FormerSettings:
         }
         fresh = self.path.with_name(FILE + ".new")  # one process at a time has the folder
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-        with open(os.open(fresh, flags, 0o600), "w", encoding="ascii") as file:
-            file.write(json.dumps(document) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(fresh, self.path)
+        descriptor = os.open(fresh, flags, 0o600)
+        try:
+            with open(descriptor, "w", encoding="ascii") as file:
+                file.write(json.dumps(document) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(fresh, self.path)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                os.unlink(fresh)
+            raise _of(error, self.path) from error
         self._sync_folder()
 
     def read(self) -> tuple[str, tuple[Change, ...]] | None:
@@ -95,8 +104,15 @@ class FormerSettings:
         descriptor = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             os.fsync(descriptor)
+        except OSError as error:
+            raise _of(error, self.path.parent) from error
         finally:
             os.close(descriptor)
+
+
+def _of(error: OSError, path: Path) -> OSError:
+    """The same error, of `path`: what fails by descriptor (a full disk) names no file."""
+    return OSError(error.errno, error.strerror, str(path))
 
 
 def _here() -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Tests of dlba.routing.former: a file that may be anything."""
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -60,6 +61,45 @@ class FormerTests(SynchronousTestCase):
         self.former.write("eth0", CHANGES)
         folder = str(self.state.absolute())
         self.assertEqual(synced, [(f"{folder}/{FILE}.new", False), (folder, True)])
+
+    def test_a_full_disk(self):
+        self.former.write("eth0", CHANGES)
+        fsync, full = os.fsync, "new"
+
+        def fails(descriptor: int) -> None:
+            if os.readlink(f"/proc/self/fd/{descriptor}").endswith(full):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            fsync(descriptor)
+
+        self.patch(os, "fsync", fails)
+        error = self.assertRaises(OSError, self.former.write, "eth1", ())
+        self.assertEqual(
+            (error.errno, error.strerror, error.filename),
+            (errno.ENOSPC, "No space left on device", str(self.file)),
+        )
+        self.assertEqual(list(self.state.iterdir()), [self.file])
+        self.assertEqual(self.former.read(), ("eth0", CHANGES))
+        full = self.state.name
+        error = self.assertRaises(OSError, self.former.write, "eth1", ())
+        self.assertEqual(error.filename, str(self.state))
+
+    def test_no_room_for_a_byte(self):
+        # Buffered bytes, refused when they are written, are tried once more by close().
+        if not os.path.exists("/dev/full"):
+            self.skipTest("/dev/full is missing")
+        opened = os.open
+
+        def full(path, flags, *more) -> int:
+            descriptor = opened(path, flags, *more)
+            if str(path).endswith(".new"):
+                os.close(descriptor)
+                return opened("/dev/full", os.O_WRONLY)
+            return descriptor
+
+        self.patch(os, "open", full)
+        error = self.assertRaises(OSError, self.former.write, "eth0", CHANGES)
+        self.assertEqual((error.errno, error.filename), (errno.ENOSPC, str(self.file)))
+        self.assertEqual(list(self.state.iterdir()), [])
 
     def test_no_link_is_followed(self):
         victim = self.state / "victim"
