@@ -2,11 +2,13 @@
 
 There clients' frames for the VIP come with the scheduler's own MAC, so its kernel would take them,
 too, and reset the connections of all other nodes. One nftables rule on the interface drops IPv4
-frames for the VIP unless another member sent them: those a scheduler has passed on. The packet
-socket sees frames before the rule does.
+frames for the VIP unless another member sent them: those a scheduler has passed on. A VLAN tag with
+VLAN 0 is a priority and nothing else, and makes no difference; frames of other VLANs are left
+alone. The packet socket sees frames before the rule does.
 
 The rule outlives a killed process. Left alone it drops what nobody would serve anyway; it is
-removed at every start, whatever the mode. An adapter over the program `nft`, in one transaction.
+removed at every start, whatever the mode. `dlba.routing.guardwatch` puts it back when it is lost.
+An adapter over the program `nft`, in one transaction.
 
 Source: routing.md "The frame path" 1.
 """
@@ -23,11 +25,13 @@ from twisted.logger import Logger
 
 from dlba.errors import DLBAError
 
-__all__ = ["Guard", "missing"]
+__all__ = ["ENVIRONMENT", "TIMEOUT", "Guard", "missing"]
 
 #: Seconds for `nft`.
 TIMEOUT: Final = 10.0
 _PATH: Final = "/usr/sbin:/sbin:/usr/bin:/bin"
+#: For `nft`: found where programs of root are, complaints in English.
+ENVIRONMENT: Final = {"PATH": _PATH, "LC_ALL": "C"}
 
 
 def missing() -> str | None:
@@ -45,27 +49,41 @@ class Guard:
     def __init__(self, interface: str, vip: bytes, members: Iterable[bytes]) -> None:
         self._interface = interface
         # nft takes letters, digits and a few signs; an interface may be eth0.100 or br-lan.
-        self._table = "dlba_" + re.sub(r"[^A-Za-z0-9_]", "_", interface)
+        self.table = "dlba_" + re.sub(r"[^A-Za-z0-9_]", "_", interface)
         self._vip = ".".join(map(str, vip))
         self._members = [mac.hex(":") for mac in members]
+
+    @property
+    def rules(self) -> str:
+        """What `nft` is told to put the rule up, in place of a former one."""
+        others = f"ether saddr != {{ {', '.join(self._members)} }} " if self._members else ""
+        return (
+            f"table netdev {self.table}\n"
+            f"delete table netdev {self.table}\n"
+            f"table netdev {self.table} {{\n"
+            "  chain ingress {\n"
+            f'    type filter hook ingress device "{self._interface}" priority -500; '
+            "policy accept;\n"
+            # The kernel keeps the tag beside the frame: `ip daddr` alone asks for the ether type,
+            # which is the tag's then; `meta protocol` is what comes after it.
+            "    vlan id != 0 accept\n"
+            f"    {others}meta protocol ip ip daddr {self._vip} counter drop\n"
+            "  }\n"
+            "}\n"
+        )
+
+    def is_in(self, listing: str) -> bool:
+        """Whether the rule is in what `nft list table netdev` says of `table`."""
+        rules = (line.split() for line in listing.splitlines())
+        dropping = (rule for rule in rules if rule[-1:] == ["drop"])
+        return "hook ingress" in listing and any(self._vip in rule for rule in dropping)
 
     def apply(self) -> None:
         """Put the rule up, in place of a former one. Raises DLBAError."""
         lacking = missing()
         if lacking is not None:
             raise DLBAError(lacking)
-        others = f"ether saddr != {{ {', '.join(self._members)} }} " if self._members else ""
-        problem = self._run(
-            f"table netdev {self._table}\n"
-            f"delete table netdev {self._table}\n"
-            f"table netdev {self._table} {{\n"
-            "  chain ingress {\n"
-            f'    type filter hook ingress device "{self._interface}" priority -500; '
-            "policy accept;\n"
-            f"    {others}ip daddr {self._vip} counter drop\n"
-            "  }\n"
-            "}\n"
-        )
+        problem = self._run(self.rules)
         if problem:
             raise DLBAError(f"own_mac: nft: expected the rule to be taken, got: {problem}")
 
@@ -77,7 +95,7 @@ class Guard:
         if missing() is not None:
             return
         # "table" first, so that there is one to delete: no error where there was none.
-        table = f"table netdev {self._table}"
+        table = f"table netdev {self.table}"
         problem = self._run(f"{table}\ndelete {table}\n")
         # A kernel without such tables complains as well, and is right.
         if problem and not self._run(f"list {table}\n"):
@@ -93,7 +111,7 @@ class Guard:
                 text=True,
                 timeout=TIMEOUT,
                 check=False,
-                env={"PATH": _PATH, "LC_ALL": "C"},
+                env=ENVIRONMENT,
             )
         except (OSError, subprocess.TimeoutExpired) as error:
             return str(error)

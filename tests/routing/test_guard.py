@@ -5,7 +5,8 @@ import socket
 import subprocess
 
 from scapy.layers.inet import ICMP, IP
-from scapy.layers.l2 import ARP, Ether
+from scapy.layers.l2 import ARP, Dot1AD, Dot1Q, Ether
+from scapy.packet import Packet
 from twisted.logger import formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -32,9 +33,11 @@ class GuardTests(MachineTest, SynchronousTestCase):
         self.addCleanup(self.client.close)
         self.guard = Guard("eth0", socket.inet_aton(VIP), [bytes.fromhex(MEMBER.replace(":", ""))])
 
-    def answered(self, to: str, source: str = PEER_MAC) -> bool:
+    def answered(self, to: str, source: str = PEER_MAC, tag: Packet | None = None) -> bool:
         """Whether the kernel answers an echo request for `to`."""
         echo = IP(src=PEER, dst=to) / ICMP(id=7)
+        if tag is not None:
+            echo = tag / echo
         self.client.send(bytes(Ether(src=source, dst=MAC.hex(":")) / echo))
         frames = [Ether(frame) for frame in received(self.client)]
         for frame in frames:
@@ -57,6 +60,31 @@ class GuardTests(MachineTest, SynchronousTestCase):
         self.guard.remove()
         self.assertTrue(self.answered(VIP))
         self.assertEqual(self.tables(), "")
+
+    def test_a_tag_that_is_a_priority_alone(self):
+        # VLAN 0: this LAN's own frames (IEEE 802.1Q, priority-tagged); the kernel takes them.
+        for others in (self.guard, Guard("eth0", socket.inet_aton(VIP), [])):
+            others.remove()
+            for tag in (Dot1Q(vlan=0), Dot1Q(vlan=0, prio=5), Dot1AD(vlan=0)):
+                self.assertTrue(self.answered(VIP, tag=tag))
+                others.apply()
+                self.assertFalse(self.answered(VIP, tag=tag))
+                self.assertEqual(self.answered(VIP, MEMBER, tag), others is self.guard)
+                self.assertTrue(self.answered(ADDRESS, tag=tag))
+                others.remove()
+
+    def test_another_vlan_is_left_alone(self):
+        for others in (self.guard, Guard("eth0", socket.inet_aton(VIP), [])):
+            others.apply()
+            for vlan in (1, 5, 4094):
+                self.answered(VIP, tag=Dot1Q(vlan=vlan))
+            self.assertIn("counter packets 0 ", self.listed())
+            self.answered(VIP)
+            self.assertIn("counter packets 1 ", self.listed())
+
+    def listed(self) -> str:
+        command = ["nft", "list", "table", "netdev", "dlba_eth0"]
+        return subprocess.run(command, capture_output=True, text=True, timeout=20).stdout
 
     def test_a_former_rule_is_replaced(self):
         self.guard.apply()
