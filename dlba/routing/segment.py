@@ -62,7 +62,8 @@ class Segment:
             guarded=array.routing.own_mac,
         )
         others = [node.mac for node in array.nodes.values() if node is not self._node]
-        self._guard = Guard(interface, self._vip, others)
+        #: The drop rule; up from `open` to `close` in own-MAC mode.
+        self.guard = Guard(interface, self._vip, others)
         self._tun: Tun | None = None
         self._scheduling = False
         self._lost = 0
@@ -80,11 +81,11 @@ class Segment:
         self._tun = Tun(TUN, self._merging)
         try:
             self._settings.recover()
-            self._guard.remove()
+            self.guard.remove()
             self._settings.apply()
             self.interface = look_up(self._name)
             if self._array.routing.own_mac:
-                self._guard.apply()
+                self.guard.apply()
             self._settings.tun_up(TUN)
             self.arp = self._port()
         except BaseException:
@@ -97,7 +98,7 @@ class Segment:
         if self._tun is None:
             return  # not opened, or closed already: what there is belongs to somebody else
         if self._array.routing.own_mac:
-            self._guard.remove()
+            self.guard.remove()
         self._settings.undo()
         self._tun.close()
         self._tun = None
@@ -146,7 +147,7 @@ class Segment:
             # One that was made anew has none of them.
             self._settings.apply()
             if self._array.routing.own_mac:
-                self._guard.apply()
+                self.guard.apply()
             self.interface = found
             self.arp = self._port()
             self.schedule(self._scheduling)

@@ -23,6 +23,7 @@ from dlba.config.values import NodeConfig
 from dlba.poller import Poller
 from dlba.routing import kept
 from dlba.routing.array import frame_path, scheduler_of
+from dlba.routing.guardwatch import GuardWatch
 from dlba.routing.hashtable import second_of
 from dlba.routing.linkport import LinkPort
 from dlba.routing.needs import TUN
@@ -66,6 +67,8 @@ class RoutingService(Service):
         self._interface = config.interface
         self._is_scheduler = scheduler_of(config.array.nodes) == config.node
         self.segment = Segment(config.array, config.node, config.interface, config.state)
+        own_mac = config.array.routing.own_mac
+        self.guard_watch = GuardWatch(reactor, self.segment.guard) if own_mac else None
         self.path = frame_path(config.array, config.node, 1500, hash_key)
         self._state = config.state
         self._numbers = {node.name: node.number for node in config.array.nodes.values()}
@@ -109,6 +112,8 @@ class RoutingService(Service):
             interface=self._interface,
             port=self.segment.arp.name if self.segment.arp else "nobody",
         )
+        if self.guard_watch is not None:
+            self.guard_watch.startService()
         self._read()
         self._second()
         self._tick()
@@ -125,6 +130,8 @@ class RoutingService(Service):
             self.path.activate(False, time.monotonic())
         self._stop_reading()
         self._poller.detach()
+        if self.guard_watch is not None:
+            self.guard_watch.stopService()
         self.segment.close()
 
     def undo(self) -> None:
