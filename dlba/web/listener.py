@@ -35,7 +35,8 @@ BACKLOG: Final = 4096
 RETRY: Final = 0.25
 #: Seconds of silence before the kernel probes a client, where nothing else is asked for.
 KEEPALIVE: Final = 100
-
+#: Seconds of silence at most: what Linux takes for TCP_KEEPIDLE (MAX_TCP_KEEPIDLE).
+LONGEST_KEEPALIVE: Final = 32767
 #: Seconds between two probes at most: Linux's own default.
 INTERVAL: Final = 75
 
@@ -45,8 +46,8 @@ _NO_ROOM: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.EN
 def bind(address: str | None, port: int, keepalive: int = KEEPALIVE) -> socket.socket:
     """A listening socket. `address` None: all addresses, both families where there are two.
 
-    `keepalive`: seconds of silence before, and between, the kernel's probes of a client. Raises
-    OSError when the address can't be had.
+    `keepalive`: seconds of silence before, and between, the kernel's probes of a client; at most
+    `LONGEST_KEEPALIVE` and `INTERVAL`. Raises OSError when the address can't be had.
     """
     families: list[tuple[socket.AddressFamily, str]]
     if address is None:
@@ -75,7 +76,7 @@ def _bind(
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if both else 1)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, keepalive)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, min(keepalive, LONGEST_KEEPALIVE))
         # A probe that is lost is followed by the next one as soon.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, min(keepalive, INTERVAL))
         sock.bind((host, port))

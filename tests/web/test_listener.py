@@ -76,6 +76,11 @@ class Binding(SynchronousTestCase):
         self.assertEqual(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE), 2)
         self.assertEqual(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL), 2)
 
+    def test_keepalive_longer_than_the_kernel_takes(self):
+        sock = listener_module.bind("127.0.0.1", 0, keepalive=366 * 86400 // 3)
+        self.addCleanup(sock.close)
+        self.assertEqual(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE), 32767)
+
 
 class Limits(ProxyTest):
     """How many clients there may be."""
