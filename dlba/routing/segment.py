@@ -66,7 +66,8 @@ class Segment:
         self.guard = Guard(interface, self._vip, others)
         self._tun: Tun | None = None
         self._scheduling = False
-        self._lost = 0
+        #: What the ports counted that are closed by now.
+        self._counted = dict.fromkeys(COUNTERS, 0)
         #: As the kernel tells of it; set by `open`.
         self.interface: Interface | None = None
         #: ARP; None while the interface is lost.
@@ -110,8 +111,7 @@ class Segment:
             self.frames = self._port()
             self.frames.schedule(True, arp=False)
         elif not active and self.frames is not None:
-            self._lost += self.frames.dropped()
-            self.frames.close()
+            self._close_port(self.frames)
             self.frames = None
 
     def carrier(self) -> bool:
@@ -157,14 +157,12 @@ class Segment:
         return True
 
     def counters(self) -> dict[str, int]:
-        """What the ports count, see `COUNTERS`."""
-        ports = [port for port in (self.arp, self.frames) if port is not None]
-        return {
-            "frames_unsent": sum(port.unsent for port in ports),
-            "frames_undelivered": sum(port.undelivered for port in ports),
-            "frames_unread": sum(port.unread for port in ports),
-            "frames_lost": self._lost + sum(port.dropped() for port in ports),
-        }
+        """What the ports have counted since the start, see `COUNTERS`."""
+        counts = dict(self._counted)
+        for port in (self.arp, self.frames):
+            if port is not None:
+                _add(counts, port)
+        return counts
 
     def _port(self) -> LinkPort:
         assert self._tun is not None
@@ -180,5 +178,16 @@ class Segment:
     def _close_ports(self) -> None:
         for port in (self.arp, self.frames):
             if port is not None:
-                port.close()
+                self._close_port(port)
         self.arp = self.frames = None
+
+    def _close_port(self, port: LinkPort) -> None:
+        _add(self._counted, port)
+        port.close()
+
+
+def _add(counts: dict[str, int], port: LinkPort) -> None:
+    counts["frames_unsent"] += port.unsent
+    counts["frames_undelivered"] += port.undelivered
+    counts["frames_unread"] += port.unread
+    counts["frames_lost"] += port.dropped()

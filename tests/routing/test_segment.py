@@ -92,6 +92,25 @@ class SegmentTests(MachineTest, SynchronousTestCase):
         self.assertIsNot(made.frames, None)
         self.assertTrue(made.carrier())
 
+    def test_counters_never_go_back(self):
+        made = self.segment()
+        made.open()
+        made.schedule(True)
+        made.arp.unread, made.frames.unsent, made.frames.undelivered = 2, 3, 4
+        counted = {
+            "frames_unsent": 3,
+            "frames_undelivered": 4,
+            "frames_unread": 2,
+            "frames_lost": 0,
+        }
+        self.assertEqual(made.counters(), counted)
+        made.lose()
+        self.assertEqual(made.counters(), counted)
+        self.assertTrue(made.reopen())
+        made.frames.unsent = 1
+        made.schedule(False)
+        self.assertEqual(made.counters(), counted | {"frames_unsent": 4})
+
     def test_a_tun_device_that_was_removed_is_made_anew(self):
         made = self.segment()
         made.open()
