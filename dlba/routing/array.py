@@ -63,13 +63,15 @@ def frame_path(array: ArrayConfig, name: str, mtu: int, hash_key: bytes | None) 
         other_local=routing.other == "local",
         mtu=mtu,
     )
-    keyed = routing.hash == "keyed" and hash_key is not None
+    keyed = None
+    if routing.hash == "keyed" and hash_key is not None:
+        keyed = KeyedHash(routing.buckets, hash_key)
     scheduler = Scheduler(
         ClientTable(routing.buckets),
         [_row(node) for node in array.nodes.values()],
         routing.bucket_timeout,
         routing.placement,  # type: ignore[arg-type]  # one of the words of `By`: checked at load
-        KeyedHash(routing.buckets, hash_key) if keyed and hash_key is not None else None,
+        keyed,
     )
     reach = Reach(
         [Peer(node.number, node.mac, ipv4(node.address)) for node in others],

@@ -10,10 +10,9 @@ import _socket
 from collections.abc import Callable
 from typing import Final, Protocol, TypeAlias
 
-from dlba.routing.bpf import VLAN_MARK
 from dlba.routing.tun import Tun
 
-__all__ = ["VLAN_MARK", "LinkPort", "Route", "enlarge", "open_port"]
+__all__ = ["LinkPort", "Route", "enlarge", "open_port"]
 
 #: Option → the one that isn't bounded by the system's settings (asm-generic/socket.h).
 _FORCE: Final = {_socket.SO_SNDBUF: 32, _socket.SO_RCVBUF: 33}
@@ -24,8 +23,8 @@ SEND_BUFFER: Final = 4 << 20
 
 #: (frame without FCS, writable; not 0 if the kernel merged several packets into it) → 12 bytes, the
 #: new destination and source MAC: rewrite and send; empty: to this node's own kernel; None:
-#: nothing more to do. Of a frame of another VLAN come `VLAN_MARK` bytes. The view lasts as long as
-#: the call.
+#: nothing more to do. Of a frame of another VLAN come `bpf.VLAN_MARK` bytes. The view lasts as long
+#: as the call.
 Route: TypeAlias = Callable[[memoryview, int], bytes | None]
 
 

@@ -12,7 +12,7 @@ What scapy leaves out is set while it activates the capture:
   room for 32 frames. A longer frame comes cut, and too long for the MTU all the same;
 - a buffer of `RECEIVE_BUFFER` bytes.
 
-The filter is the one of `dlba.routing.linkport`. libpcap puts a VLAN tag back into the frame: of
+The filter is that of `dlba.routing.bpf`. libpcap puts a VLAN tag back into the frame: of
 one of another VLAN come the MAC addresses and the tag, one with a priority alone comes whole, but
 as tagged. A frame that libpcap hands out is gone with the next one.
 

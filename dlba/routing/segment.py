@@ -20,8 +20,9 @@ from dlba.errors import DLBAError
 from dlba.routing.array import ipv4, mac_of_scheduler
 from dlba.routing.guard import Guard
 from dlba.routing.linkport import LinkPort, open_port
+from dlba.routing.links import carrier, look_up, mtu
 from dlba.routing.needs import TUN, Interface
-from dlba.routing.settings import KernelSettings, carrier, look_up
+from dlba.routing.settings import KernelSettings
 from dlba.routing.tun import Tun
 
 __all__ = ["COUNTERS", "Segment"]
@@ -117,6 +118,11 @@ class Segment:
     def carrier(self) -> bool:
         """Whether the interface is up and its link is there."""
         return self.arp is not None and carrier(self._name)
+
+    def mtu(self) -> int:
+        """The interface's MTU, bytes; while it is gone the last one that was known."""
+        assert self.interface is not None
+        return mtu(self._name) or self.interface.mtu
 
     def mend_tun(self) -> bool:
         """Whether the TUN device is up; one that was removed is made anew."""

@@ -24,21 +24,12 @@ from twisted.logger import Logger
 from dlba.errors import DLBAError
 from dlba.routing import guard, needs
 from dlba.routing.former import FILE, FormerSettings
-from dlba.routing.links import (
-    add_address,
-    addresses,
-    bring_up,
-    carrier,
-    find,
-    look_up,
-    remove_address,
-)
-from dlba.routing.needs import LABEL, TUN, Change, Interface, Plan, shown
+from dlba.routing.links import add_address, addresses, bring_up, find, remove_address
+from dlba.routing.needs import LABEL, TUN, Change, Plan, shown
 from dlba.routing.offloads import read_features, switch_feature
 from dlba.routing.sysctls import read_all, read_sysctl, silence_ipv6, unwritable, write_sysctl
 
-__all__ = ["FILE", "Interface", "KernelSettings", "addresses", "carrier", "look_up"]
-__all__ += ["missing_privileges"]
+__all__ = ["FILE", "KernelSettings", "missing_privileges"]
 
 #: What a node must be capable of, and the bits of it (linux/capability.h).
 _CAPABILITIES: Final = (("CAP_NET_ADMIN", 12), ("CAP_NET_RAW", 13))

@@ -9,8 +9,8 @@ from dlba.doctor import mend as module
 from dlba.doctor.findings import findings, safe_changes
 from dlba.doctor.look import look
 from dlba.doctor.mend import fix
+from dlba.routing.links import addresses
 from dlba.routing.needs import LABEL, Change
-from dlba.routing.settings import addresses
 from tests import namespaces
 from tests.doctor.samples import bad
 from tests.doctor.segment import SegmentTest, sysctl
