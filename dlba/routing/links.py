@@ -22,6 +22,7 @@ from dlba.routing.offloads import ethtool
 __all__ = ["add_address", "addresses", "bring_up", "carrier", "find", "look_up", "remove_address"]
 
 _SIOCGIFFLAGS: Final = 0x8913
+_SIOCGIFMTU: Final = 0x8921
 _GLINK: Final = 0x0A  # linux/ethtool.h
 _IFF_UP: Final = 0x1
 _IFF_RUNNING: Final = 0x40
@@ -84,6 +85,17 @@ def carrier(interface: str) -> bool:
         except OSError as error:
             return error.errno == errno.EOPNOTSUPP and bool(flags & _IFF_RUNNING)
     return bool(struct.unpack_from("=4xI", answer)[0])
+
+
+def mtu(interface: str) -> int | None:
+    """The interface's MTU, bytes; None if there is none of this name. Cheap."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+        try:
+            request = struct.pack("16s24x", interface.encode()[:15])
+            answer = fcntl.ioctl(control, _SIOCGIFMTU, request)
+        except OSError:
+            return None
+    return int(struct.unpack_from("16xi", answer)[0])
 
 
 def addresses() -> tuple[Address, ...]:

@@ -118,6 +118,8 @@ class FramePath:
 
     def set_mtu(self, mtu: int) -> None:
         """The interface's MTU is `mtu` bytes."""
+        if mtu == self._active.mtu:
+            return
         self._active = attrs.evolve(self._active, mtu=mtu)
         self._idle = attrs.evolve(self._idle, mtu=mtu)
 

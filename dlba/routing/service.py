@@ -92,8 +92,7 @@ class RoutingService(Service):
         """
         super().privilegedStartService()
         self.segment.open()
-        assert self.segment.interface is not None
-        self.path.set_mtu(self.segment.interface.mtu)
+        self.path.set_mtu(self.segment.mtu())
 
     def startService(self) -> None:
         """Read, and be scheduler if the configuration says so."""
@@ -186,9 +185,10 @@ class RoutingService(Service):
     # ---------------------------------------------------------------- timers
 
     def _second(self) -> None:
-        """Once a second: this node's own row; a lost interface."""
+        """Once a second: what may have changed about this node and its interface."""
         self._every_second = self._reactor.callLater(EVERY, self._second)
         self.path.scheduler.row(self._own).status(*self._own_status())
+        self.path.set_mtu(self.segment.mtu())
         self._look_at_tun()
         if self.segment.arp is None:
             if not self.segment.reopen():
@@ -204,16 +204,23 @@ class RoutingService(Service):
 
     def _tick(self) -> None:
         """Announcements and questions that are due; verdicts about nodes."""
-        self._timer = None
         if not self.running:
             return
-        path, arp = self.path, self.segment.arp
-        path.alive(time.monotonic())
+        try:
+            self._act(time.monotonic())
+        except Exception:  # noqa: BLE001 - a bug here must not end announcements for good
+            self._log.failure("an exception at a turn of the scheduler")
+        due = min(self.path.announcer.next_at, self.path.reach.next_at)
+        wait = min(max(due - time.monotonic(), 0.001), EVERY)
+        self._timer = self._reactor.callLater(wait, self._tick)
+
+    def _act(self, now: float) -> None:
+        path = self.path
+        path.alive(now)
         for reader in tuple(self._readers):
-            if reader.port is arp:
+            if reader.port is self.segment.arp:
                 reader.read()
-        now = time.monotonic()
-        arp = self.segment.arp  # reading may have lost it
+        arp = self.segment.arp  # None if reading has lost it
         if now >= path.reach.next_at and not self._hears(arp):
             path.reach.forgive()
         frames = (*path.announcer.due(now), *path.reach.due(now))
@@ -223,8 +230,6 @@ class RoutingService(Service):
         for change in path.reach.take_changes():
             self._judge(change.number, change.alive)
         self._tell_of_conflicts(now)
-        wait = min(path.announcer.next_at, path.reach.next_at, now + EVERY) - now
-        self._timer = self._reactor.callLater(max(wait, 0.0), self._tick)
 
     def _hears(self, arp: LinkPort | None) -> bool:
         """Whether silence since the last question is that of others."""
@@ -306,4 +311,7 @@ class RoutingService(Service):
 
     def counters(self) -> dict[str, int]:
         """What the frames were, and what the ports count."""
-        return self.path.counters() | self.segment.counters()
+        counters = self.path.counters() | self.segment.counters()
+        if self.guard_watch is not None:
+            counters["guard_restored"] = self.guard_watch.restored
+        return counters

@@ -23,6 +23,11 @@ class LinkTests(MachineTest, SynchronousTestCase):
         self.assertEqual((found.mtu, found.up, found.carrier), (9000, False, False))
         self.assertEqual(found.addresses, (ADDRESS, VIP))
 
+    def test_mtu(self):
+        self.assertEqual((links.mtu("eth0"), links.mtu("eth9")), (1500, None))
+        namespaces.ip("link set eth0 mtu 9000")
+        self.assertEqual(links.mtu("eth0"), 9000)
+
     def test_other_kinds(self):
         self.addCleanup(Tun("dlba7").close)
         for name, mac in (("lo", bytes(6)), ("dlba7", b"")):

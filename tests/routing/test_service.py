@@ -53,6 +53,9 @@ class RecordedSegment:
     def mend_tun(self):
         return self.tun
 
+    def mtu(self):
+        return self.interface.mtu
+
     def lose(self):
         self.calls.append("lose")
         self.arp = self.frames = None
@@ -254,6 +257,27 @@ class SchedulerTests(Case):
         # Just used, by the clock of the frames.
         self.assertEqual(table.last_of(5), second_of(self.reactor.seconds()))
         self.assertEqual(list(self.state.iterdir()), [])
+
+    def test_a_bug_in_a_turn_doesn_t_end_announcements(self):
+        self.pass_(0.5, 1, 2)
+        announcer = self.made.path.announcer
+        with mock.patch.object(announcer, "due", side_effect=ZeroDivisionError):
+            self.pass_(0.5, 1, 2)
+        self.assertGreater(len(self.flushLoggedErrors(ZeroDivisionError)), 0)
+        announcer.start(self.reactor.seconds())
+        self.made.segment.arp.sent.clear()
+        self.reactor.advance(0.3)
+        self.assertGreater(len(self.made.segment.arp.sent), 0)
+
+    def test_another_mtu(self):
+        frame = plain(b"x" * 5000)
+        port = self.made.segment.frames
+        self.made.segment.interface.mtu = 9000
+        self.pass_(1.1, 1, 2)
+        port.waiting = [frame]
+        (reader,) = [one for one in self.poller.readers.values() if one.port is port]
+        reader.read()
+        self.assertEqual(port.routed, [HEADERS[0]])
 
     def test_stop(self):
         self.made.stopService()
