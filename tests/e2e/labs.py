@@ -21,6 +21,7 @@ import struct
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
+from ctypes.util import find_library
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -52,6 +53,12 @@ def missing() -> str | None:
     if not os.access("/dev/net/tun", os.R_OK | os.W_OK):
         return "/dev/net/tun: expected a device that can be opened, got none"
     return None
+
+
+def need_libpcap() -> None:
+    """Skip where `packets: pcap` can't work."""
+    if find_library("pcap") is None:
+        pytest.skip("libpcap is not installed (Debian: libpcap0.8)")
 
 
 def number_of(address: str) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
-from labs import CLIENT, CLIENT_MAC, MIB, VIP, lab_up
+from labs import CLIENT, CLIENT_MAC, MIB, VIP, lab_up, need_libpcap
 from parts import wait_until
 from scapy.layers.inet import ICMP, IP, TCP, UDP, IPerror, TCPerror, fragment
 from scapy.layers.inet6 import IPv6
@@ -25,6 +25,7 @@ FLOOD_PORTS = range(33_000, 53_000)
 
 @pytest.fixture(scope="module", params=["packet", "pcap"])
 def lab(request):
+    need_libpcap()
     with lab_up("frames", f"routing.packets={request.param}", nodes=2) as lab:
         assert f"frames by {request.param}" in lab.log("a")
         yield lab
@@ -107,7 +108,7 @@ HOSTILE = [
     ("an echo from a group", link() / ip(src="224.0.0.1") / ICMP(), "frames_echo_source"),
 ]
 #: What nodes say to each other all the time, and what is told of a frame beside its kind.
-OTHERWISE = ("frames_arp", "frames_nobody", "frames_forwarded", "frames_own")
+OTHERWISE = ("frames_arp", "frames_nobody", "frames_no_flow", "frames_forwarded", "frames_own")
 
 
 def frame_counters(lab, node="a"):

@@ -10,7 +10,7 @@ import socket
 from pathlib import Path
 
 import pytest
-from labs import VIP, lab_up
+from labs import VIP, lab_up, need_libpcap
 from parts import TWISTD, program, wait_until
 
 MODES = {
@@ -42,6 +42,7 @@ def mode(request):
 def lab(mode):
     for name, package in (("nft", "nftables"), ("ethtool", "ethtool"), ("ip", "iproute2")):
         program(name, package)
+    need_libpcap()
     with lab_up("kernel", *MODES[mode], nodes=2) as lab:
         yield lab
 

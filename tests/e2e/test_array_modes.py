@@ -8,7 +8,7 @@ import time
 from collections import Counter
 
 import pytest
-from labs import CLIENT, CLIENT_MAC, MIB, VIP, lab_up, number_of, pattern, spread
+from labs import CLIENT, CLIENT_MAC, MIB, VIP, lab_up, need_libpcap, number_of, pattern, spread
 from parts import nginx_config, program, wait_until
 from scapy.layers.inet import TCP
 from wire import HEADERS, Capture, captures
@@ -82,6 +82,7 @@ def test_a_keyed_hash():
 
 
 def test_libpcap():
+    need_libpcap()
     with lab_up("pcap", "routing.packets=pcap") as lab:
         assert "frames by pcap" in lab.log("a")
         assert check_spread(lab) == {"a": 20, "b": 20, "c": 20}
