@@ -71,19 +71,21 @@ def look_up(interface: str) -> Interface:
     return found
 
 
-def carrier(interface: str) -> bool:
-    """Whether the interface is up and its link is there; False if there is none. Cheap."""
+def carrier(interface: str, control: socket.socket) -> bool:
+    """Whether the interface is up and its link is there; False if there is none.
+
+    `control`: any socket. Cheap, raises nothing, and takes no descriptor: there may be none left.
+    """
     flags = 0
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
-        try:
-            request = struct.pack("16s24x", interface.encode()[:15])
-            flags = struct.unpack_from("16xH", fcntl.ioctl(control, _SIOCGIFFLAGS, request))[0]
-            if not flags & _IFF_UP:
-                return False
-            # IFF_RUNNING follows up to a second late; what the driver says of its link doesn't.
-            answer = ethtool(interface, struct.pack("=II", _GLINK, 0))
-        except OSError as error:
-            return error.errno == errno.EOPNOTSUPP and bool(flags & _IFF_RUNNING)
+    try:
+        request = struct.pack("16s24x", interface.encode()[:15])
+        flags = struct.unpack_from("16xH", fcntl.ioctl(control, _SIOCGIFFLAGS, request))[0]
+        if not flags & _IFF_UP:
+            return False
+        # IFF_RUNNING follows up to a second late; what the driver says of its link doesn't.
+        answer = ethtool(interface, struct.pack("=II", _GLINK, 0), control)
+    except OSError as error:
+        return error.errno == errno.EOPNOTSUPP and bool(flags & _IFF_RUNNING)
     return bool(struct.unpack_from("=4xI", answer)[0])
 
 

@@ -79,13 +79,16 @@ def _numbers(interface: str) -> dict[str, int]:
     return {name.rstrip(b"\0").decode("ascii", "replace"): i for i, name in enumerate(names)}
 
 
-def ethtool(interface: str, request: bytes) -> bytes:
+def ethtool(interface: str, request: bytes, control: socket.socket | None = None) -> bytes:
     """The kernel's answer, as long as `request` and in its place; both begin with the command.
 
-    Raises OSError: ENODEV if there is no such interface, EOPNOTSUPP where it can't tell.
+    `control`: any socket, None: one for this question. Raises OSError: ENODEV if there is no such
+    interface, EOPNOTSUPP where it can't tell.
     """
+    if control is None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+            return ethtool(interface, request, control)
     buffer = ctypes.create_string_buffer(request, len(request))
     argument = struct.pack("16sP16x", interface.encode()[:15], ctypes.addressof(buffer))
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
-        fcntl.ioctl(control, _SIOCETHTOOL, argument)
+    fcntl.ioctl(control, _SIOCETHTOOL, argument)
     return buffer.raw

@@ -10,6 +10,7 @@ Source: routing.md "The frame path" 3–5.
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 from typing import Final
 
@@ -66,6 +67,8 @@ class Segment:
         #: The drop rule; up from `open` to `close` in own-MAC mode.
         self.guard = Guard(interface, self._vip, others)
         self._tun: Tun | None = None
+        #: For questions about interfaces.
+        self._control: socket.socket | None = None
         self._scheduling = False
         #: What the ports counted that are closed by now.
         self._counted = dict.fromkeys(COUNTERS, 0)
@@ -82,6 +85,7 @@ class Segment:
         # Before anything is put back or changed: where a node runs already, this one fails.
         self._tun = Tun(TUN, self._merging)
         try:
+            self._control = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
             self._settings.recover()
             self.guard.remove()
             self._settings.apply()
@@ -104,6 +108,9 @@ class Segment:
         self._settings.undo()
         self._tun.close()
         self._tun = None
+        if self._control is not None:
+            self._control.close()
+            self._control = None
 
     def schedule(self, active: bool) -> None:
         """Read client frames from now on, or no more. Raises as `open` does."""
@@ -117,7 +124,7 @@ class Segment:
 
     def carrier(self) -> bool:
         """Whether the interface is up and its link is there."""
-        return self.arp is not None and carrier(self._name)
+        return self.arp is not None and self._has_link(self._name)
 
     def mtu(self) -> int:
         """The interface's MTU, bytes; while it is gone the last one that was known."""
@@ -126,7 +133,7 @@ class Segment:
 
     def mend_tun(self) -> bool:
         """Whether the TUN device is up; one that was removed is made anew."""
-        if self._tun is None or carrier(TUN):
+        if self._tun is None or self._has_link(TUN):
             return self._tun is not None
         try:
             look_up(TUN)
@@ -169,6 +176,9 @@ class Segment:
             if port is not None:
                 _add(counts, port)
         return counts
+
+    def _has_link(self, interface: str) -> bool:
+        return self._control is not None and carrier(interface, self._control)
 
     def _port(self) -> LinkPort:
         assert self._tun is not None

@@ -1,5 +1,8 @@
 """Tests of dlba.routing.links, on links in a private namespace."""
 
+import resource
+import socket
+
 from twisted.trial.unittest import SynchronousTestCase
 
 from dlba.errors import DLBAError
@@ -40,16 +43,27 @@ class LinkTests(MachineTest, SynchronousTestCase):
         self.assertIn("eth9: expected a network interface, got none", str(error))
 
     def test_carrier(self):
-        self.assertTrue(links.carrier("eth0"))
+        control = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.addCleanup(control.close)
+        self.assertTrue(links.carrier("eth0", control))
         with self.other.entered():
             namespaces.ip("link set peer down")
-        self.assertFalse(links.carrier("eth0"))
+        self.assertFalse(links.carrier("eth0", control))
         with self.other.entered():
             namespaces.ip("link set peer up")
-        self.assertTrue(links.carrier("eth0"))
+        self.assertTrue(links.carrier("eth0", control))
         namespaces.ip("link set eth0 down")
-        self.assertFalse(links.carrier("eth0"))
-        self.assertFalse(links.carrier("eth9"))
+        self.assertFalse(links.carrier("eth0", control))
+        self.assertFalse(links.carrier("eth9", control))
+
+    def test_carrier_without_a_free_descriptor(self):
+        control = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.addCleanup(control.close)
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self.addCleanup(resource.setrlimit, resource.RLIMIT_NOFILE, limits)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+        self.assertRaises(OSError, socket.socket)
+        self.assertTrue(links.carrier("eth0", control))
 
     def test_addresses_of_all(self):
         namespaces.ip(f"address add {VIP}/32 dev lo label lo:x")
