@@ -7,7 +7,6 @@ so that one closed door hides nothing behind the others.
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import fcntl
 import http.client
@@ -31,6 +30,7 @@ from dlba.routing import needs
 from dlba.routing.links import addresses, find
 from dlba.routing.needs import TUN
 from dlba.routing.offloads import read_features
+from dlba.routing.settings import capabilities, no_tun
 from dlba.routing.sysctls import read_all, unwritable
 from dlba.state import load_keys
 
@@ -44,8 +44,6 @@ MONITOR_TIMEOUT: Final = 1.0
 #: Bytes of a status document.
 MAX_STATUS: Final = 16 << 20
 _PATH: Final = "/usr/sbin:/sbin:/usr/bin:/bin"
-#: linux/capability.h
-_CAPABILITIES: Final = {"CAP_NET_BIND_SERVICE": 10, "CAP_NET_ADMIN": 12, "CAP_NET_RAW": 13}
 _FIRST_FREE_PORT: Final = "/proc/sys/net/ipv4/ip_unprivileged_port_start"
 _LEGACY_TABLES: Final = "/proc/thread-self/net/ip_tables_names"
 
@@ -73,7 +71,7 @@ def _look_at(name: str, config: NodeConfig, facts: Facts) -> Facts:
         facts,
         interface=_tried(lambda: find(name)),
         tun=tun,
-        no_tun=_no_tun(),
+        no_tun=no_tun(),
         addresses=_tried(addresses),
         sysctls=read_all(sysctls),
         no_sysctls=unwritable(),
@@ -143,29 +141,11 @@ def _keys(config: NodeConfig) -> int | Unseen | None:
 # ---------------------------------------------------------------- the machine
 
 
-def capabilities() -> frozenset[str]:
-    """Those of this process that matter, by name."""
-    effective = 0
-    with contextlib.suppress(OSError), open("/proc/thread-self/status", encoding="utf-8") as file:
-        for line in file:
-            if line.startswith("CapEff:"):
-                effective = int(line.split()[1], 16)
-    return frozenset(name for name, bit in _CAPABILITIES.items() if effective >> bit & 1)
-
-
 def _first_free_port() -> int:
     try:
         return int(Path(_FIRST_FREE_PORT).read_text("ascii"))
     except OSError:
         return 1024
-
-
-def _no_tun() -> str | None:
-    try:
-        os.close(os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC))
-    except OSError as error:
-        return error.strerror
-    return None
 
 
 class _Timex(ctypes.Structure):

@@ -14,6 +14,7 @@ Source: routing.md "The frame path" 4.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -29,10 +30,11 @@ from dlba.routing.needs import LABEL, TUN, Change, Plan, shown
 from dlba.routing.offloads import read_features, switch_feature
 from dlba.routing.sysctls import read_all, read_sysctl, silence_ipv6, unwritable, write_sysctl
 
-__all__ = ["FILE", "KernelSettings", "missing_privileges"]
+__all__ = ["FILE", "KernelSettings", "capabilities", "missing_privileges", "no_tun"]
 
-#: What a node must be capable of, and the bits of it (linux/capability.h).
-_CAPABILITIES: Final = (("CAP_NET_ADMIN", 12), ("CAP_NET_RAW", 13))
+#: Bits of linux/capability.h, and what a node must be capable of.
+_CAPABILITIES: Final = {"CAP_NET_BIND_SERVICE": 10, "CAP_NET_ADMIN": 12, "CAP_NET_RAW": 13}
+_NEEDED: Final = ("CAP_NET_ADMIN", "CAP_NET_RAW")
 _TUN_FILE: Final = "/dev/net/tun"
 
 
@@ -181,18 +183,34 @@ class KernelSettings:
 
 def missing_privileges() -> list[str]:
     """What this process can't do and a node must be able to, a sentence each."""
-    status = Path("/proc/thread-self/status").read_text("utf-8", "replace")
-    mask = int(status.partition("CapEff:")[2].split()[0], 16)
+    there = capabilities()
     faults = [
         f"capabilities: expected {name}, got none (root, or the unit's AmbientCapabilities)"
-        for name, bit in _CAPABILITIES
-        if not mask >> bit & 1
+        for name in _NEEDED
+        if name not in there
     ]
+    why = no_tun()
+    if why is not None:
+        faults.append(f"{_TUN_FILE}: expected to be able to open it, got: {why}")
+    return faults
+
+
+def capabilities() -> frozenset[str]:
+    """Those of this process that matter to a node, by name."""
+    status = ""
+    with contextlib.suppress(OSError):
+        status = Path("/proc/thread-self/status").read_text("utf-8", "replace")
+    mask = int((status.partition("CapEff:")[2].split() or ["0"])[0], 16)
+    return frozenset(name for name, bit in _CAPABILITIES.items() if mask >> bit & 1)
+
+
+def no_tun() -> str | None:
+    """Why no TUN device can be made, None if one can."""
     try:
         os.close(os.open(_TUN_FILE, os.O_RDWR | os.O_CLOEXEC))
     except OSError as error:
-        faults.append(f"{_TUN_FILE}: expected to be able to open it, got: {error.strerror}")
-    return faults
+        return error.strerror
+    return None
 
 
 # ---------------------------------------------------------------- one setting

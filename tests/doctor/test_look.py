@@ -16,8 +16,9 @@ from dlba.addresses import Endpoint
 from dlba.config.load import load, load_text
 from dlba.doctor import look as module
 from dlba.doctor.facts import Unseen
-from dlba.doctor.look import ask_role, capabilities, is_held, is_synchronised, look
+from dlba.doctor.look import ask_role, is_held, is_synchronised, look
 from dlba.routing.needs import LABEL, Address
+from dlba.routing.settings import capabilities
 from dlba.state import lock_state
 from tests.doctor.samples import CAPABILITIES, WEB, text
 from tests.doctor.segment import WAIT, SegmentTest, sysctl
