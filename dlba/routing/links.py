@@ -89,14 +89,12 @@ def carrier(interface: str, control: socket.socket) -> bool:
     return bool(struct.unpack_from("=4xI", answer)[0])
 
 
-def mtu(interface: str) -> int | None:
-    """The interface's MTU, bytes; None if there is none of this name. Cheap."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
-        try:
-            request = struct.pack("16s24x", interface.encode()[:15])
-            answer = fcntl.ioctl(control, _SIOCGIFMTU, request)
-        except OSError:
-            return None
+def mtu(interface: str, control: socket.socket) -> int | None:
+    """The interface's MTU, bytes; None if there is none of this name. As of `carrier`."""
+    try:
+        answer = fcntl.ioctl(control, _SIOCGIFMTU, struct.pack("16s24x", interface.encode()[:15]))
+    except OSError:
+        return None
     return int(struct.unpack_from("16xi", answer)[0])
 
 

@@ -128,8 +128,8 @@ class Segment:
 
     def mtu(self) -> int:
         """The interface's MTU, bytes; while it is gone the last one that was known."""
-        assert self.interface is not None
-        return mtu(self._name) or self.interface.mtu
+        assert self.interface is not None and self._control is not None
+        return mtu(self._name, self._control) or self.interface.mtu
 
     def mend_tun(self) -> bool:
         """Whether the TUN device is up; one that was removed is made anew."""

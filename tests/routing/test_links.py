@@ -16,6 +16,11 @@ from tests.routing.machines import ADDRESS, MAC, VIP, MachineTest, dump
 class LinkTests(MachineTest, SynchronousTestCase):
     skip = namespaces.missing(tun=True)
 
+    def control(self) -> socket.socket:
+        made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.addCleanup(made.close)
+        return made
+
     def test_interface(self):
         found = links.look_up("eth0")
         self.assertEqual((found.name, found.mac, found.mtu), ("eth0", MAC, 1500))
@@ -27,9 +32,10 @@ class LinkTests(MachineTest, SynchronousTestCase):
         self.assertEqual(found.addresses, (ADDRESS, VIP))
 
     def test_mtu(self):
-        self.assertEqual((links.mtu("eth0"), links.mtu("eth9")), (1500, None))
+        control = self.control()
+        self.assertEqual((links.mtu("eth0", control), links.mtu("eth9", control)), (1500, None))
         namespaces.ip("link set eth0 mtu 9000")
-        self.assertEqual(links.mtu("eth0"), 9000)
+        self.assertEqual(links.mtu("eth0", control), 9000)
 
     def test_other_kinds(self):
         self.addCleanup(Tun("dlba7").close)
@@ -43,8 +49,7 @@ class LinkTests(MachineTest, SynchronousTestCase):
         self.assertIn("eth9: expected a network interface, got none", str(error))
 
     def test_carrier(self):
-        control = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.addCleanup(control.close)
+        control = self.control()
         self.assertTrue(links.carrier("eth0", control))
         with self.other.entered():
             namespaces.ip("link set peer down")
@@ -56,14 +61,14 @@ class LinkTests(MachineTest, SynchronousTestCase):
         self.assertFalse(links.carrier("eth0", control))
         self.assertFalse(links.carrier("eth9", control))
 
-    def test_carrier_without_a_free_descriptor(self):
-        control = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.addCleanup(control.close)
+    def test_without_a_free_descriptor(self):
+        control = self.control()
         limits = resource.getrlimit(resource.RLIMIT_NOFILE)
         self.addCleanup(resource.setrlimit, resource.RLIMIT_NOFILE, limits)
         resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
         self.assertRaises(OSError, socket.socket)
         self.assertTrue(links.carrier("eth0", control))
+        self.assertEqual(links.mtu("eth0", control), 1500)
 
     def test_addresses_of_all(self):
         namespaces.ip(f"address add {VIP}/32 dev lo label lo:x")
