@@ -13,6 +13,7 @@ import os
 import secrets
 import stat
 import tempfile
+import time
 from pathlib import Path
 
 from dlba.config.keys import HASH_ID, Keys, parse_keys
@@ -20,6 +21,9 @@ from dlba.config.values import NodeConfig
 from dlba.errors import DLBAError
 
 __all__ = ["load_keys", "lock_state", "make_state"]
+
+#: Times that a start looks, 50 ms apart, whether the folder is free.
+LOOKS = 5
 
 
 def make_state(folder: Path) -> None:
@@ -39,16 +43,21 @@ def lock_state(folder: Path) -> int:
 
     Raises OSError, or DLBAError while another process holds it.
     """
+    # Whoever looks whether a node runs holds it for a moment (dlba doctor).
+    for _ in range(LOOKS):
+        with contextlib.suppress(BlockingIOError):
+            return _lock(folder)
+        time.sleep(0.05)
+    raise DLBAError(f"{folder}: expected a state folder of its own, got that of a running node")
+
+
+def _lock(folder: Path) -> int:
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
     descriptor = os.open(folder / "lock", flags, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
+    except OSError:
         os.close(descriptor)
-        if isinstance(error, BlockingIOError):
-            raise DLBAError(
-                f"{folder}: expected a state folder of its own, got that of a running node"
-            ) from None
         raise
     return descriptor
 

@@ -34,7 +34,7 @@ class SecretKey:
 
 @attrs.frozen(repr=False)
 class Keys:
-    """A secrets file. `signing`: newest first, at least one; `hash`: None if it has no such key."""
+    """A secrets file. `signing`: newest first, none where nobody signs; `hash`: None without it."""
 
     signing: tuple[SecretKey, ...]
     hash: bytes | None = None

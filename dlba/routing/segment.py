@@ -151,12 +151,12 @@ class Segment:
         """The interface is down or gone: no port until `reopen`."""
         self._close_ports()
 
-    def reopen(self) -> bool:
-        """Open the ports again if the interface is back, with the MAC it should have."""
+    def reopen(self) -> str:
+        """Open the ports again if the interface is as it should be; else why not, in words."""
         try:
             found = look_up(self._name)
-            if not found.up or found.mac != self._node.mac:
-                return False
+            if not found.up:
+                return f"{self._name}: expected an interface that is up, got one that is down"
             # One that was made anew has none of them.
             self._settings.apply()
             if self._array.routing.own_mac:
@@ -164,10 +164,10 @@ class Segment:
             self.interface = found
             self.arp = self._port()
             self.schedule(self._scheduling)
-        except (OSError, DLBAError):
+        except (OSError, DLBAError) as error:
             self._close_ports()
-            return False
-        return True
+            return " ".join(str(error).split())
+        return ""
 
     def counters(self) -> dict[str, int]:
         """What the ports have counted since the start, see `COUNTERS`."""

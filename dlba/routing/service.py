@@ -93,13 +93,15 @@ class RoutingService(Service):
         super().privilegedStartService()
         self.segment.open()
         self.path.set_mtu(self.segment.mtu())
+        if self._is_scheduler:
+            # Here, where what can't be done stops the start; it is read from `startService` on.
+            self.segment.schedule(True)
 
     def startService(self) -> None:
         """Read, and be scheduler if the configuration says so."""
         super().startService()
         self._poller.attach(self._reactor)
         if self._is_scheduler:
-            self.segment.schedule(True)
             self._take_table()
             self._activate()
         else:
@@ -176,7 +178,7 @@ class RoutingService(Service):
         self.segment.lose()
 
     def _set_fault(self, why: str) -> None:
-        if why and not self._fault:
+        if why and why != self._fault:
             self._log.error("fault: {why}", why=why)
         elif self._fault and not why:
             self._log.info("{interface} is back", interface=self._interface)
@@ -191,7 +193,9 @@ class RoutingService(Service):
         self.path.set_mtu(self.segment.mtu())
         self._look_at_tun()
         if self.segment.arp is None:
-            if not self.segment.reopen():
+            why = self.segment.reopen()
+            if why:
+                self._set_fault(why)
                 return
             self._read()
         if not self.segment.carrier():

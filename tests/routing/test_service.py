@@ -63,7 +63,7 @@ class RecordedSegment:
     def reopen(self):
         if self.back:
             self.arp, self.frames = RecordedPort(), RecordedPort()
-        return self.back
+        return "" if self.back else "eth0: expected it, got none"
 
     def close(self):
         self.calls.append("close")
@@ -303,6 +303,8 @@ class FaultTests(Case):
         self.assertEqual(self.poller.readers, {})
         self.pass_(5)
         self.assertEqual((self.failed(), self.made.role), (set(), "fault"))
+        # What stands in the way now is told once.
+        self.assertEqual(self.said(), ["fault: eth0: expected it, got none"])
         self.made.segment.back = True
         self.pass_(1.2, 1, 2)
         self.assertEqual(self.made.role, "scheduler")
