@@ -1,13 +1,18 @@
-"""Reads what the command lines here have in common: bounded numbers, versions of programs."""
+"""What the command lines here have in common: bounded numbers, versions of programs, an end."""
 
 from __future__ import annotations
 
 import argparse
+import signal
 import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NoReturn
 
-__all__ = ["bounded", "processor", "said"]
+from benchmarks.processes import BenchmarkError
+
+__all__ = ["bounded", "finish", "processor", "said"]
 
 
 def bounded(low: int, high: int) -> Callable[[str], int]:
@@ -37,3 +42,18 @@ def processor() -> str:
         if line.startswith("model name"):
             return line.partition(":")[2].strip()
     return "unknown"
+
+
+def finish(benchmark: Callable[[], int]) -> NoReturn:
+    """Run it and exit with its code; TERM and HUP end all children as Ctrl-C does."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: sys.exit(1))
+    try:
+        code = benchmark()
+    except (BenchmarkError, OSError) as error:
+        print(f"benchmark: {error}", file=sys.stderr)
+        code = 1
+    except KeyboardInterrupt:
+        print("benchmark: interrupted", file=sys.stderr)
+        code = 1
+    sys.exit(code)

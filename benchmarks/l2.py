@@ -12,21 +12,20 @@ import datetime as dt
 import json
 import os
 import platform
-import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 # As a script, only this folder is on the path.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import attrs
 
-from benchmarks.commandline import bounded, processor, said
+from benchmarks.commandline import bounded, finish, processor, said
 from benchmarks.l2lab import PACKAGES
 from benchmarks.l2measure import FLOOD, STEADY, Comparison, Run, ratios
 from benchmarks.l2plan import FLOWS, SIZES
@@ -220,21 +219,5 @@ def benchmark(arguments: argparse.Namespace) -> int:
     return 1 if figures["failed"] else 0
 
 
-def main() -> NoReturn:
-    """Run and exit; TERM and HUP end all children as Ctrl-C does."""
-    arguments = parse_arguments(sys.argv[1:])
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: sys.exit(1))
-    try:
-        code = benchmark(arguments)
-    except (BenchmarkError, OSError) as error:
-        print(f"benchmark: {error}", file=sys.stderr)
-        code = 1
-    except KeyboardInterrupt:
-        print("benchmark: interrupted", file=sys.stderr)
-        code = 1
-    sys.exit(code)
-
-
 if __name__ == "__main__":
-    main()
+    finish(lambda: benchmark(parse_arguments(sys.argv[1:])))

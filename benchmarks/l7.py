@@ -12,20 +12,19 @@ import datetime as dt
 import json
 import os
 import platform
-import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 # As a script, only this folder is on the path.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import attrs
 
-from benchmarks.commandline import bounded, processor, said
+from benchmarks.commandline import bounded, finish, processor, said
 from benchmarks.measure import Run, report
 from benchmarks.processes import BenchmarkError, find_programs
 from benchmarks.stand import (
@@ -185,21 +184,5 @@ def benchmark(arguments: argparse.Namespace) -> int:
     return 1 if figures["failed"] else 0
 
 
-def main() -> NoReturn:
-    """Run and exit; TERM and HUP end all children as Ctrl-C does."""
-    arguments = parse_arguments(sys.argv[1:])
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: sys.exit(1))
-    try:
-        code = benchmark(arguments)
-    except (BenchmarkError, OSError) as error:
-        print(f"benchmark: {error}", file=sys.stderr)
-        code = 1
-    except KeyboardInterrupt:
-        print("benchmark: interrupted", file=sys.stderr)
-        code = 1
-    sys.exit(code)
-
-
 if __name__ == "__main__":
-    main()
+    finish(lambda: benchmark(parse_arguments(sys.argv[1:])))
