@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from dlba import __version__
-from dlba.addresses import Endpoint, ip_literal, port_number, split_endpoint
+from dlba.addresses import Endpoint, ip_literal, split_endpoint
 from dlba.doctor.command import add_doctor
 from dlba.errors import CommandError
 from dlba.lab.command import add_lab
-from dlba.where import add_where
+from dlba.where import add_where, read_port
 
 MONITOR = "127.0.0.1:9080"  # where a node's monitor listens unless told otherwise
 TIMEOUT = 5.0  # seconds; a monitor on the same machine answers in milliseconds
@@ -332,14 +332,6 @@ def _run_backend(args: argparse.Namespace) -> int:
 
 
 # Arguments
-
-
-def read_port(text: str) -> int:
-    """Return a port, 0 to 65535; ArgumentTypeError otherwise."""
-    port = port_number(text)
-    if port is None:
-        raise argparse.ArgumentTypeError(f"expected a port from 0 to 65535, got {text!r}")
-    return port
 
 
 def read_address(text: str) -> str:

@@ -15,7 +15,7 @@ from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from dlba.config.keys import Keys
+from dlba.config.keys import Keys, needs_keys
 from dlba.config.values import NodeConfig
 from dlba.control import ControlService, flow_of
 from dlba.monitor.accesslog import Record, formatter
@@ -25,6 +25,7 @@ from dlba.monitor.status import BackendRow, NodeRow, RoutingStatus, status_docum
 from dlba.poller import Poller
 from dlba.routing.check import ServerCheck
 from dlba.routing.service import RoutingService
+from dlba.socketname import CONTROL
 from dlba.state import load_keys, lock_state, make_state
 from dlba.web.listener import KEEPALIVE
 from dlba.web.proxy import AccessLog
@@ -79,16 +80,14 @@ class Node(MultiService):
             self.monitor.setServiceParent(self)
         if self.routing is not None:
             commands = {"where": self._where}
-            ControlService(reactor, config.state / "control", commands).setServiceParent(self)
+            ControlService(reactor, config.state / CONTROL, commands).setServiceParent(self)
 
     def _load_keys(self) -> Keys | None:
         """The keys, where a part needs them; makes the state folder where it is needed."""
         config = self._config
         if config.interface is not None:
             make_state(config.state)
-        if config.array.web is not None or (
-            config.interface is not None and config.array.routing.hash == "keyed"
-        ):
+        if needs_keys(config):
             return load_keys(config)
         return Keys(()) if config.interface is not None else None
 

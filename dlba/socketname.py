@@ -1,4 +1,4 @@
-"""Names unix sockets whose path is too long for a socket's address.
+"""Names a node's control socket, also where its path is too long for a socket's address.
 
 A leaf that touches nothing but a folder's descriptor: the system takes 107 bytes of a path, state
 folders may be deeper. Both ends of the control socket need it.
@@ -12,7 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-__all__ = ["socket_name"]
+__all__ = ["CONTROL", "socket_name"]
+
+#: The name of a node's control socket in its state folder.
+CONTROL: Final = "control"
 
 #: Bytes of a unix socket's address on Linux, without the zero behind it.
 ADDRESS_LIMIT: Final = 107

@@ -23,14 +23,11 @@ from typing import Any, Final
 
 from dlba.addresses import ip_literal, port_number
 from dlba.errors import CommandError, ConfigError
-from dlba.socketname import socket_name
+from dlba.socketname import CONTROL, socket_name
 
 __all__ = ["add_where", "ask", "control_path", "where_text"]
 
 NODE_FILE: Final = "/etc/dlba/node.yaml"
-SOCKET: Final = "control"
-"""The socket's name in the state folder."""
-
 MAX_ANSWER: Final = 1024 * 1024
 """Bytes of an answer's line; thousands of nodes stay below."""
 
@@ -146,7 +143,7 @@ def control_path(control: Path | None, config: Path | None, environ: Mapping[str
                 2,
             )
     try:
-        return load_state(config) / SOCKET
+        return load_state(config) / CONTROL
     except ConfigError as error:
         raise CommandError(str(error), 2) from None
 

@@ -13,9 +13,10 @@ from typing import Final
 
 import attrs
 
+from dlba.config.values import NodeConfig
 from dlba.errors import DLBAError
 
-__all__ = ["HASH_ID", "KEYS_LIMIT", "Keys", "SecretKey", "parse_keys"]
+__all__ = ["HASH_ID", "KEYS_LIMIT", "Keys", "SecretKey", "needs_keys", "parse_keys"]
 
 _LINE: Final = re.compile(r"([0-9A-Za-z]{1,16})[ \t]+(\S{32,512})").fullmatch
 #: Keys in one file: rotation needs two or three; more would only slow a change of the pools.
@@ -38,6 +39,12 @@ class Keys:
 
     signing: tuple[SecretKey, ...]
     hash: bytes | None = None
+
+
+def needs_keys(config: NodeConfig) -> bool:
+    """Whether the node reads its secrets: the proxy signs with them, `hash: keyed` hashes."""
+    keyed = config.interface is not None and config.array.routing.hash == "keyed"
+    return config.array.web is not None or keyed
 
 
 def parse_keys(text: str) -> Keys:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import attrs
 
+from dlba.config.keys import needs_keys
 from dlba.config.values import NodeConfig
 from dlba.doctor.answers import Answers, answer_findings
 from dlba.doctor.facts import Facts, Finding, Level, Unseen
@@ -23,7 +24,7 @@ from dlba.doctor.kernel import kernel_findings
 from dlba.routing import needs
 from dlba.routing.needs import Change, Interface
 
-__all__ = ["findings", "has_problem", "needs_keys", "safe_changes"]
+__all__ = ["findings", "has_problem", "safe_changes"]
 
 #: In the order of their kinds: no kernel may have the VIP on lo and answer ARP for it.
 _ORDER = ("sysctl", "feature", "address")
@@ -71,12 +72,6 @@ def safe_changes(found: Iterable[Finding]) -> list[Change]:
     """What `--fix` does, in this order; an address only when all before it is done."""
     changes = [finding.change for finding in found if finding.change is not None]
     return sorted(changes, key=lambda change: _ORDER.index(change.kind))
-
-
-def needs_keys(config: NodeConfig) -> bool:
-    """Whether the node reads its secrets at all."""
-    keyed = config.interface is not None and config.array.routing.hash == "keyed"
-    return config.array.web is not None or keyed
 
 
 def _configuration(config: NodeConfig, warnings: Iterable[str]) -> Iterator[Finding]:

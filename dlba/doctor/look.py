@@ -21,9 +21,9 @@ from typing import Any, Final, TypeVar
 import attrs
 
 from dlba.addresses import Endpoint
+from dlba.config.keys import needs_keys
 from dlba.config.values import NodeConfig
 from dlba.doctor.facts import Facts, Unseen
-from dlba.doctor.findings import needs_keys
 from dlba.doctor.kernel import merging
 from dlba.errors import DLBAError
 from dlba.routing import needs

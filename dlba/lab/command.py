@@ -39,6 +39,7 @@ from dlba.lab.plan import (
     plan,
 )
 from dlba.lab.show import document, of, status_lines, to_try
+from dlba.socketname import CONTROL
 
 UP_TIMEOUT = 30.0  # seconds until all programs must be up, and for each node
 UP_EACH = 3.0  # more: a busy machine with one core takes that for a node and its backend
@@ -278,7 +279,7 @@ def _exec(args: argparse.Namespace) -> int:
     env.pop("DLBA_CONTROL", None)
     if args.part != SWITCH and _part(lab, args.part).kind == "node":
         state = programs.folder(args.name) / args.part / "state"
-        env["DLBA_CONTROL"] = str(state / "control")
+        env["DLBA_CONTROL"] = str(state / CONTROL)
     # So that dlba is found there as it was here, in a venv too.
     scripts = str(Path(sys.executable).parent)
     env["PATH"] = os.pathsep.join((env.get("PATH", os.defpath), scripts))

@@ -61,7 +61,6 @@ class RoutingService(Service):
         self._reactor = reactor
         self._poller = poller
         self._array = config.array
-        self._name = config.node
         self._own = config.array.nodes[config.node].number
         self._own_status = own_status
         self._interface = config.interface

@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from dlba.config.keys import needs_keys
 from dlba.doctor.answers import Answers
 from dlba.doctor.facts import Finding, Level, Unseen
-from dlba.doctor.findings import findings, has_problem, needs_keys, safe_changes
+from dlba.doctor.findings import findings, has_problem, safe_changes
 from dlba.routing.arp import who_has
 from dlba.routing.array import ipv4
 from dlba.routing.needs import Change
