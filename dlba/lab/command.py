@@ -138,11 +138,17 @@ def _guarded(run: Callable[[argparse.Namespace], int], args: argparse.Namespace)
         raise CommandError(f"dlba lab: {where}{error.strerror or error}", 1) from None
 
 
+#: What asks this command to end.
+ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
 @contextlib.contextmanager
 def _signals(action: Any) -> Iterator[None]:
-    """What asks this command to end does `action` instead, unless it is ignored anyway."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    before[signal.SIGHUP] = signal.getsignal(signal.SIGHUP)
+    """What asks this command to end does `action` instead, unless it is ignored anyway.
+
+    What was set to be ignored meanwhile stays so.
+    """
+    before = {number: signal.getsignal(number) for number in ENDS}
     for number, former in before.items():
         if former != signal.SIG_IGN:
             signal.signal(number, action)
@@ -150,7 +156,13 @@ def _signals(action: Any) -> Iterator[None]:
         yield
     finally:
         for number, former in before.items():
-            signal.signal(number, former)
+            if signal.getsignal(number) == action:
+                signal.signal(number, former)
+
+
+def _ignore_ends() -> None:
+    for number in ENDS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 # up and down
@@ -171,12 +183,14 @@ def _up(args: argparse.Namespace) -> int:
         try:
             with _signals(signal.default_int_handler):
                 made = _make(lab, values, not args.json)
+                seen = document(made)
+                # From here on the lab is up and this command says so, whatever asks it to end.
+                _ignore_ends()
         except BaseException as error:
             _take_down(name)
             if isinstance(error, KeyboardInterrupt):
                 raise DLBAError(f"lab {name}: interrupted, and taken down") from None
             raise
-    seen = document(made)
     if args.json:
         print(json.dumps(seen, indent=2))
     else:

@@ -119,6 +119,9 @@ class NoLabTests(LabCase):
 
 class UpCase(LabCase):
     def up(self, *argv, **answers):
+        for number in command.ENDS:
+            # A process of its own would end now.
+            self.addCleanup(signal.signal, number, signal.getsignal(number))
         self.stand_in(**({"a": SCHEDULER} | answers))
         return lab("up", "--nodes", "1", *argv)
 
@@ -307,6 +310,15 @@ class FailureTests(UpCase):
             self.assertIn(f"lab {NAME}: interrupted, and taken down", err)
             self.assertEqual(signal.getsignal(number), before)
             self.gone()
+
+    def test_interrupted_too_late(self):
+        """A lab that is up stays so, and the command says so."""
+        for number in command.ENDS:
+            self.patch(command, "status_lines", lambda _, n=number: os.kill(os.getpid(), n) or [])
+            code, out, _ = self.up()
+            self.assertEqual(code, 0)
+            self.assertIn(f"dlba lab --name {NAME}", out)
+            lab("down")
 
     def test_signals_that_are_ignored_stay_so(self):
         before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
