@@ -48,6 +48,7 @@ setup(
         "dlba",
         "dlba.config",
         "dlba.doctor",
+        "dlba.election",
         "dlba.lab",
         "dlba.monitor",
         "dlba.routing",

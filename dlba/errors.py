@@ -51,12 +51,7 @@ class BackendError(DLBAError):
 
 
 class PeerError(DLBAError):
-    """Another node of the array that broke the channel's protocol. `node`: its name."""
-
-    def __init__(self, node: str, reason: str) -> None:
-        super().__init__(f"{node}: {reason}")
-        self.node = node
-        self.reason = reason
+    """Another node of the array that broke the channel's protocol; the channel adds its name."""
 
 
 class CommandError(DLBAError):

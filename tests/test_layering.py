@@ -104,6 +104,8 @@ PURE = (
     "dlba.doctor.firewall",
     "dlba.doctor.kernel",
     "dlba.doctor.report",
+    "dlba.election",
+    "dlba.election.messages",
     "dlba.errors",
     "dlba.lab",
     "dlba.lab.plan",
