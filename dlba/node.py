@@ -79,7 +79,7 @@ class Node(MultiService):
             self.monitor = MonitorService(reactor, listen.host, listen.port, site)
             self.monitor.setServiceParent(self)
         if self.routing is not None:
-            commands = {"where": self._where}
+            commands = {"status": lambda _: self.status(), "where": self._where}
             ControlService(reactor, config.state / CONTROL, commands).setServiceParent(self)
 
     def _load_keys(self) -> Keys | None:

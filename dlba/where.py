@@ -28,8 +28,8 @@ from dlba.socketname import CONTROL, socket_name
 __all__ = ["add_where", "ask", "control_path", "where_text"]
 
 NODE_FILE: Final = "/etc/dlba/node.yaml"
-MAX_ANSWER: Final = 1024 * 1024
-"""Bytes of an answer's line; thousands of nodes stay below."""
+MAX_ANSWER: Final = 16 * 1024 * 1024
+"""Bytes of an answer's line; thousands of nodes and backends stay below."""
 
 RETRY: Final = 0.02
 """Seconds until a node whose queue was full is tried again."""

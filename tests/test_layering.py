@@ -51,6 +51,7 @@ MAY_IMPORT: dict[str, tuple[tuple[str, ...], str]] = {
     "dlba.state": (LEAVES, "the node's folder on disk"),
     "dlba.control": (LEAVES, "a socket for commands; what they do comes as callables"),
     "dlba.where": ((*LEAVES, "dlba.control"), "the command asks a node, it doesn't contain one"),
+    "dlba.status": ((*LEAVES, "dlba.where"), "the command asks a node, it doesn't contain one"),
     "dlba.doctor": (
         (*LEAVES, "dlba.routing", "dlba.state"),
         "it looks at this machine as a scheduler would; it runs nothing of a node",
@@ -60,7 +61,7 @@ MAY_IMPORT: dict[str, tuple[tuple[str, ...], str]] = {
         "it starts nodes as processes and asks them as anybody would",
     ),
     "dlba.cli": (
-        (*LEAVES, "dlba.backend", "dlba.doctor", "dlba.lab", "dlba.where"),
+        (*LEAVES, "dlba.backend", "dlba.doctor", "dlba.lab", "dlba.status", "dlba.where"),
         "the command asks a node, it doesn't contain one",
     ),
     "dlba.node": (
@@ -183,6 +184,7 @@ ADAPTERS = (
     "dlba.routing.tun",
     "dlba.socketname",
     "dlba.state",
+    "dlba.status",
     "dlba.tap",
     "dlba.web.backendside",
     "dlba.web.clientsocket",
