@@ -123,6 +123,7 @@ PURE = (
     "dlba.routing.fragments",
     "dlba.routing.frame",
     "dlba.routing.hashtable",
+    "dlba.routing.keyedhash",
     "dlba.routing.kinds",
     "dlba.routing.needs",
     "dlba.routing.path",

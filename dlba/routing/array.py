@@ -14,7 +14,8 @@ from dlba.config.scheduling import ArrayNodeConfig
 from dlba.config.values import ArrayConfig
 from dlba.routing.announce import Announcer
 from dlba.routing.frame import Filter, link_header
-from dlba.routing.hashtable import ClientTable, KeyedHash
+from dlba.routing.hashtable import ClientTable
+from dlba.routing.keyedhash import KeyedHash
 from dlba.routing.path import LOCAL, FramePath
 from dlba.routing.placement import NodeRow
 from dlba.routing.reach import Peer, Reach

@@ -12,11 +12,12 @@ Each change of a node number raises `version` by one and is collected as a delta
     8 * n                4     bucket
     8 * n + 4            4     node number
 
-A snapshot is all node numbers, 4 bytes a bucket in network byte order. A delta with more pairs than
-half the buckets would be larger than a snapshot, so the table never collects more: it forgets what
-it has and goes on collecting from there, and every follower finds a gap and asks for a snapshot.
-What stays in memory is 8 bytes a bucket for the table and at most 4.5 for the changes; a snapshot
-takes another 8 while it is made.
+A snapshot is all node numbers, 4 bytes a bucket in network byte order; a piece of one is those of
+some buckets in a row: so a table of any size can be sent and nobody keeps a copy meanwhile. A delta
+with more pairs than half the buckets would be larger than a snapshot, so the table never collects
+more: it forgets what it has and goes on collecting from there, and every follower finds a gap and
+asks for a snapshot. What stays in memory is 8 bytes a bucket for the table and at most 4.5 for the
+changes; a snapshot takes another 8 while it is made.
 
 Last accesses are never sent: whoever takes over sets all of them to the present (`touch_all`).
 
@@ -25,7 +26,6 @@ Source: routing.md "The table"; the seed's Fig. 4, "Internal Operation" and "Sch
 
 from __future__ import annotations
 
-import hashlib
 import struct
 import sys
 from array import array
@@ -34,7 +34,7 @@ from typing import Final
 
 import attrs
 
-__all__ = ["NODES_LIMIT", "UNASSIGNED", "ClientTable", "Delta", "KeyedHash", "age", "second_of"]
+__all__ = ["NODES_LIMIT", "UNASSIGNED", "ClientTable", "Delta", "age", "second_of"]
 
 #: The node number of a bucket that has no node: the seed's unsigned -1.
 UNASSIGNED: Final = 0xFFFFFFFF
@@ -46,7 +46,6 @@ PAIRS_LIMIT: Final = 65536
 BUCKET_SIZE: Final = 8
 
 _PAIR: Final = struct.Struct("!II")
-_FLOW: Final = struct.Struct("!QH")
 _SECONDS: Final = 1 << 32
 
 
@@ -67,31 +66,6 @@ def age(last: int, now: int) -> int:
     """
     passed = (now - last) % _SECONDS
     return passed if passed < _SECONDS // 2 else 0
-
-
-class KeyedHash:
-    """The other way from a flow to its bucket: nobody without `key` can aim at one.
-
-    `key`: the array's, the same on all nodes, at least a byte. `hash: keyed`; about 0.5 µs a call.
-    """
-
-    __slots__ = ("_buckets", "_keyed")
-
-    def __init__(self, buckets: int, key: bytes) -> None:
-        if not key:
-            raise ValueError("client table: hash key: expected at least one byte, got none")
-        # BLAKE2b takes keys up to 64 bytes: every byte of a longer one counts as well this way.
-        inner = hashlib.blake2b(key, digest_size=32, person=b"dlba buckets").digest()
-        self._keyed = hashlib.blake2b(digest_size=8, key=inner)
-        self._buckets = buckets
-
-    def __call__(self, address: int, port: int) -> int:
-        """The bucket of a flow key. `address`: the client's, a number; `port`: the client's."""
-        # A copy has the key worked in already: a third cheaper than a new one.
-        keyed = self._keyed.copy()
-        keyed.update(_FLOW.pack(address, port))
-        # 64 bits over 2**24 buckets: the remainder favours none by more than 2**-40.
-        return int.from_bytes(keyed.digest(), "big") % self._buckets
 
 
 @attrs.frozen
@@ -197,7 +171,7 @@ class ClientTable:
         if self.version == self._taken:
             return None
         delta = Delta(self._since, self.version, bytes(self._pending))
-        self._start(self.version)
+        self.start_at(self.version)
         return delta
 
     def snapshot(self) -> tuple[int, bytes]:
@@ -227,7 +201,7 @@ class ClientTable:
             return False
         for bucket, node in zip(buckets, nodes, strict=True):
             self._set(bucket, self.cells[2 * bucket], node)
-        self._start(delta.version)
+        self.start_at(delta.version)
         return True
 
     def restore(self, version: int, snapshot: bytes, now: int) -> None:
@@ -250,7 +224,47 @@ class ClientTable:
         self.groups.clear()
         self.groups.update(groups)
         self.touch_all(now)
-        self._start(version)
+        self.start_at(version)
+
+    def piece(self, first: int, count: int) -> bytes:
+        """Node numbers of `count` buckets from `first` on, as in a snapshot; fewer at the end.
+
+        Raises ValueError for a `first` that is no bucket.
+        """
+        if not 0 <= first < self.buckets:
+            raise ValueError(f"piece: first: expected 0 to {self.buckets - 1}, got {first}")
+        cells = self.cells[2 * first : 2 * (first + count) : 2]
+        return _network_order(array("I", cells.tobytes())).tobytes()
+
+    def put(self, first: int, piece: bytes, now: int) -> None:
+        """Write a piece that begins at bucket `first`, with its last accesses at `now`.
+
+        The version stays and no delta comes of it: `start_at` says where the table is when all of
+        it has been written. Raises ValueError, and changes nothing, for what is no such piece.
+        """
+        nodes = _words(piece, "piece", 4)
+        end = first + len(nodes)
+        if not 0 <= first < end <= self.buckets:
+            raise ValueError(
+                f"piece: expected some of the buckets 0 to {self.buckets - 1}, "
+                f"got {first} to {end - 1}"
+            )
+        after = Counter(nodes)
+        _check_nodes(after, "piece")
+        cells = slice(2 * first, 2 * end, 2)
+        before = Counter(self.cells[cells].tolist())
+        self.cells[cells] = memoryview(nodes)
+        self.cells[2 * first + 1 : 2 * end : 2] = memoryview(array("I", [now]) * len(nodes))
+        groups = self.groups
+        for node in (before.keys() | after.keys()) - {UNASSIGNED}:
+            groups[node] = groups.get(node, 0) + after[node] - before[node]
+            if not groups[node]:
+                del groups[node]
+
+    def start_at(self, version: int) -> None:
+        """Be at `version`, and collect changes from there on; what was collected is forgotten."""
+        self.version = self._since = self._taken = version
+        self._pending = bytearray()
 
     def _set(self, bucket: int, before: int, node: int) -> None:
         """Write one node number and count it."""
@@ -262,11 +276,6 @@ class ClientTable:
                 del groups[before]
         if node != UNASSIGNED:
             groups[node] = groups.get(node, 0) + 1
-
-    def _start(self, version: int) -> None:
-        """Collect changes from `version` on."""
-        self.version = self._since = self._taken = version
-        self._pending = bytearray()
 
 
 def _words(data: bytes, where: str, size: int) -> array[int]:

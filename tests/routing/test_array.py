@@ -8,7 +8,7 @@ from dlba.config.scheduling import ArrayNodeConfig, ElectionConfig, PingConfig, 
 from dlba.config.values import ArrayConfig
 from dlba.routing.array import frame_path, ipv4, mac_of_scheduler, scheduler_of
 from dlba.routing.frame import link_header
-from dlba.routing.hashtable import KeyedHash
+from dlba.routing.keyedhash import KeyedHash
 from dlba.routing.path import LOCAL
 from tests.routing.frames import CLIENT_NUMBER, MEMBERS, OWN, PORT, VIP, link, mac, tcp
 

@@ -1,7 +1,5 @@
 """Tests of dlba.routing.hashtable."""
 
-import hashlib
-import math
 import mmap
 import struct
 import tracemalloc
@@ -16,7 +14,6 @@ from dlba.routing.hashtable import (
     UNASSIGNED,
     ClientTable,
     Delta,
-    KeyedHash,
     age,
     second_of,
 )
@@ -125,39 +122,6 @@ class HashTests(SynchronousTestCase):
         ):
             self.assertEqual(table.bucket_of(address, port), expected)
         self.assertEqual(ClientTable(7).bucket_of(20, 3), 2)
-
-    def test_the_keyed_hash_is_blake2b(self):
-        key = b"k" * 100
-        inner = hashlib.blake2b(key, digest_size=32, person=b"dlba buckets").digest()
-        digest = hashlib.blake2b(
-            bytes([0, 0, 0, 0, 10, 0, 0, 1, 0x9C, 0x40]), key=inner, digest_size=8
-        ).digest()
-        made = KeyedHash(1000, key)
-        for _ in range(2):
-            self.assertEqual(made(0x0A000001, 40000), int.from_bytes(digest, "big") % 1000)
-
-    def test_every_byte_of_the_key_counts(self):
-        flows = [(0x0A000000 + n, 40000 + n) for n in range(50)]
-        seen = {
-            tuple(KeyedHash(65536, key)(*flow) for flow in flows)
-            for key in (b"a", b"b", b"a" * 64, b"a" * 64 + b"b", b"a" * 65)
-        }
-        self.assertEqual(len(seen), 5)
-        with self.assertRaisesRegex(ValueError, "at least one byte"):
-            KeyedHash(10, b"")
-
-    def test_regular_ports_spread_evenly(self):
-        """Ports in steps of the table's size hit one bucket by the sum, all by the keyed hash."""
-        made = KeyedHash(16, b"secret")
-        table = ClientTable(16)
-        flows = [(0x0A000001, port) for port in range(0, 65536, 16)]
-        self.assertEqual(len({table.bucket_of(*flow) for flow in flows}), 1)
-        counts = [0] * 16
-        for flow in flows:
-            counts[made(*flow)] += 1
-        mean = len(flows) / 16
-        for count in counts:
-            self.assertLess(abs(count - mean), 5 * math.sqrt(mean))
 
 
 class AssignTests(SynchronousTestCase):
@@ -394,3 +358,74 @@ class SnapshotTests(SynchronousTestCase):
             self.assertEqual(table.snapshot(), (version, wire(owners, buckets)))
             self.assertEqual(table.groups, naive_groups(owners))
             self.assertEqual(table.assigned, len(owners))
+
+
+class PieceTests(SynchronousTestCase):
+    def test_a_snapshot_range_by_range(self):
+        table, follower = ClientTable(10), ClientTable(10)
+        for bucket in range(9):
+            table.assign(bucket, bucket % 4)
+        follower.assign(0, 9)
+        groups = follower.groups
+        pieces = [(first, table.piece(first, 4)) for first in (0, 4, 8)]
+        self.assertEqual([len(data) for _, data in pieces], [16, 16, 8])
+        self.assertEqual(b"".join(data for _, data in pieces), table.snapshot()[1])
+        for first, data in pieces:
+            follower.put(first, data, 77)
+        self.assertEqual(follower.snapshot(), (1, table.snapshot()[1]), "the version stays")
+        self.assertEqual(follower.groups, {0: 3, 1: 2, 2: 2, 3: 2})
+        self.assertIs(follower.groups, groups, "rows of the status table hold on to it")
+        self.assertEqual([follower.last_of(b) for b in range(10)], [77] * 10)
+        follower.start_at(9)
+        self.assertIsNone(follower.take_delta(), "what was put is no change of its own")
+        follower.assign(0, 1)
+        self.assertEqual(follower.take_delta(), Delta(9, 10, struct.pack("!II", 0, 1)))
+
+    def test_the_rest_keeps_its_last_access(self):
+        table = ClientTable(4)
+        table.put(1, struct.pack("!II", 1, UNASSIGNED), 5)
+        self.assertEqual([table.last_of(b) for b in range(4)], [0, 5, 5, 0])
+        self.assertEqual(table.snapshot(), (0, wire({1: 1}, 4)))
+
+    def test_what_is_no_piece(self):
+        table = ClientTable(4)
+        table.assign(1, 2)
+        for first, data, text in (
+            (0, b"", "expected some of the buckets 0 to 3, got 0 to -1"),
+            (0, NONE[:3], "expected a multiple of 4 bytes, got 3"),
+            (4, NONE, "got 4 to 4"),
+            (-1, NONE * 2, "got -1 to 0"),
+            (3, NONE * 2, "got 3 to 4"),
+            (0, NONE * 5, "got 0 to 4"),
+            (0, NONE + struct.pack("!I", 1024), "node: expected 0 to 1023 or .* got 1024"),
+        ):
+            with self.assertRaisesRegex(ValueError, text):
+                table.put(first, data, 99)
+            self.assertEqual(table.snapshot(), (1, wire({1: 2}, 4)))
+            self.assertEqual((table.last_of(1), table.groups), (0, {2: 1}))
+        for first in (-1, 4):
+            with self.assertRaisesRegex(ValueError, f"expected 0 to 3, got {first}"):
+                table.piece(first, 1)
+
+    @given(
+        st.lists(st.one_of(st.integers(0, 3), st.just(UNASSIGNED)), min_size=1, max_size=30),
+        st.data(),
+    )
+    def test_groups_are_counted(self, nodes, data):
+        table = ClientTable(len(nodes))
+        for bucket, node in enumerate(nodes):
+            table.assign(bucket, node)
+        first = data.draw(st.integers(0, len(nodes) - 1))
+        fresh = data.draw(
+            st.lists(
+                st.one_of(st.integers(2, 5), st.just(UNASSIGNED)),
+                min_size=1,
+                max_size=len(nodes) - first,
+            )
+        )
+        table.put(first, struct.pack(f"!{len(fresh)}I", *fresh), 1)
+        nodes[first : first + len(fresh)] = fresh
+        owners = {b: node for b, node in enumerate(nodes) if node != UNASSIGNED}
+        self.assertEqual(table.snapshot()[1], wire(owners, len(nodes)))
+        self.assertEqual(table.groups, naive_groups(owners))
+        self.assertEqual(table.piece(first, len(fresh)), struct.pack(f"!{len(fresh)}I", *fresh))

@@ -15,7 +15,8 @@ from hypothesis.stateful import (
 )
 from twisted.trial.unittest import SynchronousTestCase
 
-from dlba.routing.hashtable import UNASSIGNED, ClientTable, KeyedHash, second_of
+from dlba.routing.hashtable import UNASSIGNED, ClientTable, second_of
+from dlba.routing.keyedhash import KeyedHash
 from dlba.routing.placement import NodeRow
 from dlba.routing.scheduler import Scheduler, Where, Why
 
