@@ -16,6 +16,7 @@ from typing import Any
 
 from dlba import __version__
 from dlba.addresses import Endpoint, ip_literal
+from dlba.ca import add_ca
 from dlba.doctor.command import add_doctor
 from dlba.errors import CommandError
 from dlba.lab.command import add_lab
@@ -97,6 +98,7 @@ COMMANDS: tuple[Callable[[Any], None], ...] = (
     add_doctor,
     add_lab,
     add_where,
+    add_ca,
 )
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from itertools import combinations
 
 from dlba.addresses import is_any, is_loopback, same_family
+from dlba.config.channelchecks import channel_problems
 from dlba.config.nodechecks import array_problems
 from dlba.config.nodes import Node, locate
 from dlba.config.problems import Problem, printable, quoted
@@ -25,6 +26,7 @@ def check(config: NodeConfig, root: Node, array: Node, is_local: IsLocal) -> Ite
     `is_local` tells whether an IP literal is an address of this machine.
     """
     yield from array_problems(config, root, array)
+    yield from channel_problems(config, root, array)
     web = config.array.web
     if not web:
         return

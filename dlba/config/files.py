@@ -6,12 +6,13 @@ is a problem of the configuration, so that `-t` finds it first.
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 from dlba.config.certificates import examine
 from dlba.config.document import LARGEST
 from dlba.config.keys import parse_keys
+from dlba.config.nodecertificate import examine_member
 from dlba.config.nodes import Node, Scalar, locate
 from dlba.config.problems import Problem, quoted
 from dlba.config.shapes import known
@@ -27,6 +28,7 @@ def file_problems(
     `root`, `array`: the nodes of node.yaml and of the array's mapping; `now`: seconds since 1970.
     """
     yield from _certificates(config, array, now)
+    yield from _channel(config, root, now)
     yield from _secrets(config, root)
     yield from _folders(config, root)
 
@@ -81,9 +83,38 @@ def _certificates(config: NodeConfig, array: Node, now: float) -> Iterator[tuple
             yield from _pair(pair, locate(array, *place), now)
 
 
+def _channel(config: NodeConfig, root: Node, now: float) -> Iterator[tuple[bool, Problem]]:
+    """As `_certificates`, of the files of the channel."""
+    channel = config.channel
+    if channel is None or not known(channel):
+        return
+    node = locate(root, "channel")
+    paths = {"certificate": channel.certificate, "key": channel.key, "authority": channel.authority}
+    contents = yield from _contents(paths, node)
+    if {"certificate", "key"} <= contents.keys():
+        for finding in examine(contents["certificate"], contents["key"], now):
+            yield finding.fatal, locate(node, finding.key).place.problem(finding.message)
+    name = config.array.name
+    if {"certificate", "authority"} <= contents.keys() and known(name, config.node) and name:
+        pems = contents["certificate"], contents["authority"]
+        for finding in examine_member(*pems, name, config.node, now):
+            yield finding.fatal, locate(node, finding.key).place.problem(finding.message)
+
+
 def _pair(pair: CertificateConfig, node: Node, now: float) -> Iterator[tuple[bool, Problem]]:
+    paths = {"certificate": pair.certificate, "key": pair.key}
+    contents = yield from _contents(paths, node)
+    if len(contents) == 2:
+        for finding in examine(contents["certificate"], contents["key"], now):
+            yield finding.fatal, locate(node, finding.key).place.problem(finding.message)
+
+
+def _contents(
+    paths: dict[str, Path], node: Node
+) -> Generator[tuple[bool, Problem], None, dict[str, bytes]]:
+    """Reads the files that the keys of `node` name; returns the bytes of those that it could."""
     contents = {}
-    for key, path in (("certificate", pair.certificate), ("key", pair.key)):
+    for key, path in paths.items():
         name = locate(node, key)
         if not known(path) or not isinstance(name, Scalar):
             continue
@@ -96,6 +127,4 @@ def _pair(pair: CertificateConfig, node: Node, now: float) -> Iterator[tuple[boo
         if key == "key" and mode & stat.S_IROTH:
             message = "expected a key that only its owner can read, got one that everybody can"
             yield False, name.place.problem(message)
-    if len(contents) == 2:
-        for finding in examine(contents["certificate"], contents["key"], now):
-            yield finding.fatal, locate(node, finding.key).place.problem(finding.message)
+    return contents

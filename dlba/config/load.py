@@ -14,7 +14,7 @@ import attrs
 
 from dlba.config.checks import check
 from dlba.config.document import parse
-from dlba.config.fields import file_path
+from dlba.config.fields import file_path, name
 from dlba.config.files import file_problems, read_file, unreadable
 from dlba.config.nodechecks import array_warnings
 from dlba.config.nodes import Mapping, Node, Place, Scalar, Source, locate
@@ -80,6 +80,23 @@ def load_state(path: Path | str) -> Path:
     return folder
 
 
+def load_array_name(path: Path | str) -> str:
+    """The name of the array in the array.yaml at `path`, whatever else is in it.
+
+    For a command that makes what the whole file is to name. Raises ConfigError when the file or
+    that part of it can't be read.
+    """
+    _, root = _root(path)
+    reading = Reading()
+    if isinstance(root, Mapping) and "name" in root.entries:
+        array: str = name().read(root.entries["name"].value, reading)
+    else:
+        array = reading.wrong(root, 'a key "name"', "none")
+    if reading.problems:
+        raise ConfigError(tuple(reading.problems))
+    return array
+
+
 def load_text(
     text: str | bytes,
     base: Path,
@@ -95,10 +112,10 @@ def load_text(
 
 
 def _open(path: Path | str) -> tuple[Source, bytes]:
-    name = os.fspath(path)
-    source = Source(name, Path(name).absolute().parent)
+    file = os.fspath(path)
+    source = Source(file, Path(file).absolute().parent)
     try:
-        return source, read_file(Path(name))
+        return source, read_file(Path(file))
     except (OSError, ValueError) as error:
         where = Place(source, 1, 1)
         raise ConfigError((where.problem(unreadable(error)),)) from None
@@ -158,8 +175,8 @@ def _include(node: Scalar, problems: list[Problem]) -> Node | None:
     except (OSError, ValueError) as error:
         problems.append(node.place.problem(unreadable(error, node.text)))
         return None
-    name = os.path.join(os.path.dirname(node.place.source.name), node.text)
-    return parse(data, Source(name, path.parent), problems)
+    file = os.path.join(os.path.dirname(node.place.source.name), node.text)
+    return parse(data, Source(file, path.parent), problems)
 
 
 def _state(source: Source) -> Path:

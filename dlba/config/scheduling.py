@@ -1,4 +1,4 @@
-"""What the scheduler needs to know of the array: its nodes, the client table, the probes.
+"""What the scheduler needs to know of the array: its nodes and the client table.
 
 Pure; part of `dlba.config.values`, and written like it. Source: the contract's array.yaml, the
 seed's Fig. 5 (number, MAC, physical IP address, enabled and weight come from the configuration).
@@ -6,8 +6,9 @@ seed's Fig. 5 (number, MAC, physical IP address, enabled and weight come from th
 
 from attrs import field, frozen
 
+from dlba.addresses import Endpoint
 from dlba.config import fields as f
-from dlba.config.shapes import list_of, read_by, record
+from dlba.config.shapes import list_of, read_by
 
 #: Node numbers are below this, as in the client table.
 NODES_LIMIT = 1024
@@ -55,6 +56,14 @@ class ArrayNodeConfig:
     )
     enabled: bool = field(
         default=True, metadata=read_by(f.boolean(), "False: gets no new buckets, never scheduler.")
+    )
+    channel: Endpoint | None = field(
+        default=None,
+        metadata=read_by(
+            f.remote_endpoint(),
+            "Where the other nodes reach its channel.",
+            default="its address, with the port of the asking node's own `channel.listen`",
+        ),
     )
 
 
@@ -119,30 +128,4 @@ class RoutingConfig:
             f.choice("drop", "local"),
             "Other ports and protocols of the VIP: dropped, or for the scheduler's own kernel.",
         ),
-    )
-
-
-@frozen(kw_only=True)
-class PingConfig:
-    """The questions by which a node learns whether another one is there."""
-
-    every: float = field(
-        default=0.1, metadata=read_by(f.duration(low=0.02, high=60), "Between two of them.")
-    )
-    retries: int = field(
-        default=3,
-        metadata=read_by(
-            f.integer(1, 100),
-            "Unanswered ones after which the node has failed.",
-            wrong="Few: one lost frame fails a node.",
-        ),
-    )
-
-
-@frozen(kw_only=True)
-class ElectionConfig:
-    """How nodes watch each other."""
-
-    ping: PingConfig = field(
-        factory=PingConfig, metadata=read_by(record(PingConfig), "Whether a machine is there.")
     )

@@ -12,7 +12,8 @@ from attrs import field, frozen
 
 from dlba.addresses import Endpoint
 from dlba.config import fields as f
-from dlba.config.scheduling import ArrayNodeConfig, ElectionConfig, RoutingConfig
+from dlba.config.election import ChannelConfig, ElectionConfig, StatusConfig
+from dlba.config.scheduling import ArrayNodeConfig, RoutingConfig
 from dlba.config.shapes import list_of, named, named_tuple, read_by, record, record_or_file
 
 KIB = 1024  # bytes
@@ -319,7 +320,10 @@ class ArrayConfig:
     """What is the same on every node: array.yaml."""
 
     name: str | None = field(
-        default=None, metadata=read_by(f.name(), "Name of the array.", default="none")
+        default=None,
+        metadata=read_by(
+            f.name(), "Name of the array, also in its certificates.", default="none: no channel"
+        ),
     )
     vip: str | None = field(
         default=None,
@@ -342,6 +346,10 @@ class ArrayConfig:
     election: ElectionConfig = field(
         factory=ElectionConfig,
         metadata=read_by(record(ElectionConfig), "How nodes watch each other."),
+    )
+    status: StatusConfig = field(
+        factory=StatusConfig,
+        metadata=read_by(record(StatusConfig), "How the scheduler asks the nodes how they are."),
     )
     web: WebConfig | None = field(
         default=None,
@@ -393,6 +401,14 @@ class NodeConfig:
             f.interface_name(),
             "Network interface on the array's segment.",
             default="none: a proxy alone, never scheduler",
+        ),
+    )
+    channel: ChannelConfig | None = field(
+        default=None,
+        metadata=read_by(
+            record(ChannelConfig),
+            "The channel to the other nodes, over which they elect the scheduler.",
+            default="none: the configuration names the scheduler",
         ),
     )
     state: Path = field(

@@ -8,14 +8,14 @@ import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
 from dlba.addresses import Endpoint
-from dlba.config import scheduling, values
+from dlba.config import election, scheduling, values
 from dlba.config.nodes import Place, Scalar, Source
 from dlba.config.shapes import INVALID, KEY, Reading, keys, read_mapping
 from tests.config.samples import ARRAY, BASE, inline, node_of
 
 CLASSES = [
     item
-    for module in (values, scheduling)
+    for module in (values, scheduling, election)
     for item in vars(module).values()
     if isinstance(item, type) and attrs.has(item) and item.__module__ == module.__name__
 ]
@@ -24,7 +24,7 @@ KIB = 1024
 
 class KeyTests(SynchronousTestCase):
     def test_every_field_is_a_described_key(self):
-        self.assertEqual(len(CLASSES), 18)
+        self.assertEqual(len(CLASSES), 21)
         for cls in CLASSES:
             for field in attrs.fields(cls):
                 self.assertIn(KEY, field.metadata, f"{cls.__name__}.{field.name}")

@@ -4,7 +4,8 @@ import attrs
 from scapy.layers.inet import IP
 from twisted.trial.unittest import SynchronousTestCase
 
-from dlba.config.scheduling import ArrayNodeConfig, ElectionConfig, PingConfig, RoutingConfig
+from dlba.config.election import ElectionConfig, PingConfig
+from dlba.config.scheduling import ArrayNodeConfig, RoutingConfig
 from dlba.config.values import ArrayConfig
 from dlba.routing.array import frame_path, ipv4, mac_of_scheduler, scheduler_of
 from dlba.routing.frame import link_header

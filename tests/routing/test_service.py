@@ -10,7 +10,7 @@ from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
-from dlba.config.scheduling import ElectionConfig
+from dlba.config.election import ElectionConfig
 from dlba.config.values import NodeConfig
 from dlba.routing import service as service_module
 from dlba.routing.hashtable import UNASSIGNED, second_of
