@@ -64,6 +64,10 @@ TEXT_LIMIT: Final = 256
 ITEMS_LIMIT: Final = NODES_LIMIT
 #: Numbers are below this: JSON readers elsewhere keep that many bits.
 NUMBER_LIMIT: Final = 1 << 53
+#: Terms are below this, so that a position's (see `replication.term_of`) is a number as well.
+TERM_LIMIT: Final = 1 << 40
+_TERMS: Final = frozenset({"term", "reign_term", "highest"})
+_POSITIONED: Final = frozenset({"delta", "piece"})
 
 
 @attrs.frozen(kw_only=True)
@@ -92,12 +96,14 @@ class Alive:
 
     `term`: the highest it has seen; `reign_term`, `scheduler`: what it follows, scheduler -1 for
     nobody. `table_term`, `version`: position of its copy of the table. `able`: it can take flows.
-    `eligible`: it may become scheduler (enabled, not in fault).
+    `eligible`: it may become scheduler (enabled, not in fault). `count`: of the last heartbeat of
+    that scheduler that it has heard, so that an old answer is told from a new one.
     """
 
     term: int
     reign_term: int
     scheduler: int
+    count: int
     table_term: int
     version: int
     able: bool
@@ -107,19 +113,24 @@ class Alive:
 
 @attrs.frozen(kw_only=True)
 class Ask:
-    """Do you hear the scheduler `number`, or (`vip`) does anybody answer ARP for the VIP?"""
+    """Do you hear the node `scheduler`, or (`vip`) does anybody answer ARP for the VIP?
+
+    `scheduler` is -1 to ask for any scheduler.
+    """
 
     id: int
-    number: int
+    scheduler: int
     vip: bool
 
 
 @attrs.frozen(kw_only=True)
 class Heard:
-    """The answer to `Ask`."""
+    """The answer to `Ask`, and the position of the sender's copy of the table."""
 
     id: int
     heard: bool
+    table_term: int
+    version: int
 
 
 @attrs.frozen(kw_only=True)
@@ -296,7 +307,8 @@ def _value(kind: str, name: str, hint: Any, value: object) -> object:
         good = isinstance(value, bool)
     elif hint is int:
         low = -1 if name == "scheduler" else 0
-        good = type(value) is int and low <= value < NUMBER_LIMIT
+        term = name in _TERMS and kind not in _POSITIONED
+        good = type(value) is int and low <= value < (TERM_LIMIT if term else NUMBER_LIMIT)
     elif hint is float:
         good = type(value) in (int, float) and 0 <= value < NUMBER_LIMIT  # type: ignore[operator]
         value = float(value) if good else value  # type: ignore[arg-type]

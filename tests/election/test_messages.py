@@ -9,7 +9,18 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from dlba.election import messages
-from dlba.election.messages import Alive, Bye, Delta, Heartbeat, Keys, KeysHave, Report, pack, unpack
+from dlba.election.messages import (
+    Alive,
+    Bye,
+    Delta,
+    Heartbeat,
+    Keys,
+    KeysHave,
+    Piece,
+    Report,
+    pack,
+    unpack,
+)
 from dlba.errors import PeerError
 
 _INTS = st.integers(0, 2**53 - 1)
@@ -26,7 +37,11 @@ _BY_TYPE = {
 
 
 def made(cls):
-    return st.builds(cls, **{field.name: _BY_TYPE[field.type] for field in attrs.fields(cls)})
+    values = {field.name: _BY_TYPE[field.type] for field in attrs.fields(cls)}
+    if cls not in (Delta, Piece):
+        terms = values.keys() & {"term", "reign_term", "highest"}
+        values |= dict.fromkeys(terms, st.integers(0, 2**40 - 1))
+    return st.builds(cls, **values)
 
 
 class MessagesTests(SynchronousTestCase):
@@ -57,6 +72,7 @@ class MessagesTests(SynchronousTestCase):
             term=0,
             reign_term=0,
             scheduler=-1,
+            count=0,
             table_term=0,
             version=0,
             able=True,
@@ -78,7 +94,7 @@ class MessagesTests(SynchronousTestCase):
         )
         good = json.loads(pack(heartbeat)[1])
         for name, values in {
-            "term": (-1, 2**53, 1.0, True, "1", None, [1], math.inf),
+            "term": (-1, 2**40, 1.0, True, "1", None, [1], math.inf),
             "alone": (0, 1, "true", None),
             "signing": ("a\n", "a" * 257, 7, None, ["a"]),
             "failed": (1, "12", {"1": 2}, [1, -1], [[1]], [True], list(range(1025))),
