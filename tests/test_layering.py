@@ -128,6 +128,7 @@ PURE = (
     "dlba.election.transitions",
     "dlba.election.watch",
     "dlba.election.messages",
+    "dlba.election.replication",
     "dlba.errors",
     "dlba.lab",
     "dlba.lab.plan",
