@@ -57,7 +57,7 @@ MAY_IMPORT: dict[str, tuple[tuple[str, ...], str]] = {
         "it looks at this machine as a scheduler would; it runs nothing of a node",
     ),
     "dlba.lab": (
-        (*LEAVES, "dlba.demo"),
+        (*LEAVES, "dlba.demo", "dlba.election.authority"),
         "it starts nodes as processes and asks them as anybody would",
     ),
     "dlba.ca": (

@@ -16,7 +16,7 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +78,8 @@ def add_lab(commands: Any) -> None:
     for run, word, text in (
         (_kill, "kill", "kill the program of a node or backend (SIGKILL)"),
         (_start, "start", "start the program of a node or backend again"),
+        (_stop, "stop", "stop the program of a node or backend for a while (SIGSTOP)"),
+        (_continue, "continue", "let it go on where it was stopped (SIGCONT)"),
     ):
         task = _task(tasks, run, word, text)
         task.add_argument("part", metavar="NAME", type=_read(PROGRAM_NAME, "a node or backend"))
@@ -212,13 +214,18 @@ def _make(lab: Plan, values: dict[str, Any], talk: bool) -> programs.Lab:
     network.build(lab, offloads=packets(values) != "pcap")
     started = {part.name: programs.start(lab.name, part) for part in lab.programs}
     programs.wait_ready(made, started, UP_TIMEOUT + UP_EACH * len(lab.nodes))
-    end = time.monotonic() + SETTLE_TIMEOUT
-    names = [node.name for node in lab.nodes]
-    while not is_settled(list(programs.ask_status(lab.name, names).values()), made.web):
-        if time.monotonic() > end:
-            break
-        time.sleep(programs.POLL)
+    _settle(made, [node.name for node in lab.nodes])
     return made
+
+
+def _settle(lab: programs.Lab, names: Collection[str]) -> None:
+    """Back when these nodes have found each other, or it takes too long."""
+    end = time.monotonic() + SETTLE_TIMEOUT
+    while time.monotonic() < end:
+        documents = programs.ask_status(lab.plan.name, names)
+        if is_settled(list(documents.values()), lab.web, lab.channel):
+            return
+        time.sleep(programs.POLL)
 
 
 def _down(args: argparse.Namespace) -> int:
@@ -328,7 +335,36 @@ def _start(args: argparse.Namespace) -> int:
             with contextlib.suppress(DLBAError):  # it has ended by itself
                 programs.kill(name, part.name)
             raise
+        if part.kind == "node" and lab.channel:
+            _settle(lab, _reachable(lab))
     print(f"{part.name}: running")
+    return 0
+
+
+def _reachable(lab: programs.Lab) -> list[str]:
+    """The nodes that run and have a link: those that can find each other."""
+    name = lab.plan.name
+    pids = {node.name: programs.running(name, node.name) for node in lab.plan.nodes}
+    return [
+        node.name
+        for node in lab.plan.nodes
+        if (pid := pids[node.name]) is not None
+        and not programs.is_stopped(pid)
+        and network.has_link(namespace(name, node.name), node.links[0].interface)
+    ]
+
+
+def _stop(args: argparse.Namespace) -> int:
+    with _changing(args) as (lab, part):
+        programs.stop(lab.plan.name, part.name)
+    print(f"{part.name}: stopped")
+    return 0
+
+
+def _continue(args: argparse.Namespace) -> int:
+    with _changing(args) as (lab, part):
+        programs.go_on(lab.plan.name, part.name)
+    print(f"{part.name}: goes on")
     return 0
 
 

@@ -39,6 +39,8 @@ CLIENT: Final = "client"
 BACKEND_PORT: Final = 8080
 MONITOR: Final = ("127.0.0.1", 9080)  # of each node, in its own namespace
 CERTIFICATE: Final = ("lab.pem", "lab.key")  # beside array.yaml
+AUTHORITY: Final = "ca"  # beside array.yaml: the folder of the channel's certificates
+CHANNEL_PORT: Final = 7788
 
 LAB_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,31}", re.ASCII)
 NODE_NAME: Final = re.compile(r"[a-z]", re.ASCII)
@@ -64,6 +66,7 @@ SYSCTLS: Final = (
     ("bridge/bridge-nf-call-iptables", "0"),
 )
 
+_ARRAY_NAME = re.compile(r"[A-Za-z0-9._-]{1,63}", re.ASCII)
 _INTEGER = re.compile(r"0|[1-9][0-9]{0,14}", re.ASCII)
 
 
@@ -134,6 +137,7 @@ class NodeState:
     role: str | None
     pid: int | None = None
     term: int | None = None
+    stopped: bool = False
 
 
 def plan(name: str, nodes: int) -> Plan:
@@ -283,10 +287,21 @@ def array_text(values: Mapping[str, Any]) -> str:
     )
 
 
-def node_text(node: Part) -> str:
-    """node.yaml of one node; array.yaml and the secrets lie in the folder above."""
+def has_channel(values: Mapping[str, Any]) -> bool:
+    """Whether the nodes speak to each other, by the values of array.yaml.
+
+    They can't without a name for their certificates, and have nobody to speak to without nodes;
+    then the configuration names the scheduler.
+    """
+    name = values.get("name")
+    named = isinstance(name, str) and _ARRAY_NAME.fullmatch(name) is not None
+    return named and bool(values.get("nodes"))
+
+
+def node_text(node: Part, channel: bool) -> str:
+    """node.yaml of one node; array.yaml, the secrets and certificates lie in the folder above."""
     host, port = MONITOR
-    return f"""\
+    text = f"""\
 # Made by dlba lab up.
 node: {node.name}
 array: ../array.yaml
@@ -296,6 +311,15 @@ secrets: ../secrets
 monitor: {{listen: "{host}:{port}"}}
 log: {{access: access.log, format: combined}}
 """
+    if channel:
+        text += f"""\
+channel:
+  listen: {node.address}:{CHANNEL_PORT}
+  certificate: ../{AUTHORITY}/{node.name}.pem
+  key: ../{AUTHORITY}/{node.name}.key
+  authority: ../{AUTHORITY}/ca.pem
+"""
+    return text
 
 
 def ready_paths(values: Mapping[str, Any], lab: Plan) -> dict[str, str]:
@@ -334,17 +358,22 @@ def scheduler_of(nodes: Sequence[NodeState]) -> str | None:
     return None if best is None else best.name
 
 
-def is_settled(documents: Sequence[Mapping[str, Any] | None], web: bool) -> bool:
-    """Whether somebody is scheduler and sees all enabled nodes, by the nodes' status documents.
+def is_settled(documents: Sequence[Mapping[str, Any] | None], web: bool, channel: bool) -> bool:
+    """Whether one is scheduler and sees all enabled nodes, by the nodes' status documents.
 
-    Without a proxy (`web` false) nodes count as failed until something is started on them; so that
-    isn't asked there. Nodes that are each alone have no scheduler to wait for.
+    With a channel all nodes must say that it is this one. Without a proxy (`web` false) nodes count
+    as failed until something is started on them; so that isn't asked there. Nodes that are each
+    alone have no scheduler to wait for.
     """
-    roles = [document.get("role") for document in documents if document]
-    if roles and all(role == "alone" for role in roles):
+    told = [document for document in documents if document]
+    if told and all(document.get("role") == "alone" for document in told):
         return True
-    for document in documents:
-        if document and document.get("role") == "scheduler":
-            rows = document.get("nodes") or []
-            return not web or not any(row.get("failed") and row.get("enabled") for row in rows)
-    return False
+    schedulers = [document for document in told if document.get("role") == "scheduler"]
+    if not schedulers:
+        return False
+    if channel and any("scheduler" in document for document in told):
+        names = {document.get("scheduler") for document in told}
+        if names != {schedulers[0].get("node")} or len(told) < len(documents):
+            return False
+    rows = schedulers[0].get("nodes") or []
+    return not web or not any(row.get("failed") and row.get("enabled") for row in rows)

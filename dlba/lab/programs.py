@@ -9,6 +9,7 @@ time, since a pid is used again; whoever else sits in a namespace of the lab is 
 ===============  ===========================================================================
 lab.json         the number of nodes and what later commands need to know of them
 array.yaml       what the nodes share; beside it secrets, lab.pem, lab.key
+ca/              the authority of the channel, and each node's certificate
 X/               folder of the program X: what it wrote as `log`, who it is as `process`;
                  of a node node.yaml, access.log and state/ as well
 ===============  ===========================================================================
@@ -42,6 +43,7 @@ from dlba.addresses import ip_literal
 from dlba.errors import DLBAError
 from dlba.lab import network
 from dlba.lab.plan import (
+    AUTHORITY,
     BACKEND_PORT,
     CERTIFICATE,
     MONITOR,
@@ -49,6 +51,7 @@ from dlba.lab.plan import (
     Part,
     Plan,
     array_text,
+    has_channel,
     namespace,
     node_text,
     plan,
@@ -71,13 +74,14 @@ class Lab:
     """A lab that is up: its plan, and what its array.yaml says that later commands need.
 
     `ready`: by node the page of its monitor that answers 200 when it is up; `web`: whether the
-    nodes run the proxy.
+    nodes run the proxy; `channel`: whether they speak to each other.
     """
 
     plan: Plan
     vip: str | None
     ready: dict[str, str]
     web: bool
+    channel: bool = False
 
 
 @attrs.frozen
@@ -161,8 +165,10 @@ def write_files(lab: Plan, values: Mapping[str, Any]) -> Lab:
     here = folder(lab.name)
     written = values.get("vip")
     vip = ip_literal(str(written))
-    made = Lab(lab, vip, ready_paths(values, lab), values.get("web") is not None)
+    channel = has_channel(values)
+    made = Lab(lab, vip, ready_paths(values, lab), values.get("web") is not None, channel)
     record = {"nodes": len(lab.nodes), "vip": vip, "ready": made.ready, "web": made.web}
+    record["channel"] = channel
     # First of all: from here on the lab is there, if only to be taken down.
     (here / "lab.json").write_text(json.dumps(record) + "\n")
     (here / "array.yaml").write_text(array_text(values), "utf-8")
@@ -170,11 +176,24 @@ def write_files(lab: Plan, values: Mapping[str, Any]) -> Lab:
     (here / "secrets").write_text(keys)
     certificate, key = CERTIFICATE
     write_certificate(here / certificate, here / key, (vip or VIP,))
+    if channel:
+        _write_authority(here / AUTHORITY, lab, str(values["name"]))
     for part in lab.programs:
         (here / part.name).mkdir(mode=0o700)
         if part.kind == "node":
-            (here / part.name / "node.yaml").write_text(node_text(part))
+            (here / part.name / "node.yaml").write_text(node_text(part, channel))
     return made
+
+
+def _write_authority(here: Path, lab: Plan, array: str) -> None:
+    """The array's own authority, and a certificate for each node."""
+    from dlba.election import authority
+
+    here.mkdir(mode=0o700)
+    now = time.time()
+    authority.init(here, array, now)
+    for node in lab.nodes:
+        authority.issue(here, node.name, False, now)
 
 
 def read_lab(lab: str) -> Lab:
@@ -182,7 +201,8 @@ def read_lab(lab: str) -> Lab:
     path = folder(lab) / "lab.json"
     try:
         record = json.loads(path.read_text())
-        return Lab(plan(lab, record["nodes"]), record["vip"], record["ready"], record["web"])
+        seen = (record[key] for key in ("vip", "ready", "web", "channel"))
+        return Lab(plan(lab, record["nodes"]), *seen)
     except FileNotFoundError:
         if not network.names_of(lab):
             raise DLBAError(f"lab {lab}: expected a lab that is up, got none") from None
@@ -205,12 +225,24 @@ def remove_files(lab: str) -> None:
 
 def start_time(pid: int) -> int | None:
     """When the process started, in clock ticks since boot; None if it has ended."""
+    fields = _stat(pid)
+    return None if fields is None else int(fields[19])
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether it neither runs nor has ended, but waits for SIGCONT."""
+    fields = _stat(pid)
+    return fields is not None and fields[0] == b"T"
+
+
+def _stat(pid: int) -> list[bytes] | None:
+    """The fields of /proc/PID/stat behind the name; None if it has ended."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return None
     # A zombie has ended, whether or not somebody ever asks how.
-    return None if fields[0] in (b"Z", b"X") else int(fields[19])
+    return None if fields[0] in (b"Z", b"X") else fields
 
 
 def running(lab: str, name: str) -> int | None:
@@ -273,10 +305,39 @@ def _environment() -> dict[str, str]:
 
 def kill(lab: str, name: str) -> None:
     """SIGKILL to the program of that name; back when it is gone. DLBAError if it doesn't run."""
+    _kill([_must_run(lab, name)])
+
+
+def stop(lab: str, name: str) -> None:
+    """SIGSTOP to that program; back when it has stopped. DLBAError if it doesn't run."""
+    _send(lab, name, signal.SIGSTOP, True)
+
+
+def go_on(lab: str, name: str) -> None:
+    """SIGCONT to that program. DLBAError if it doesn't run."""
+    _send(lab, name, signal.SIGCONT, False)
+
+
+def _send(lab: str, name: str, number: signal.Signals, stopped: bool) -> None:
+    known = _must_run(lab, name)
+    descriptor = os.pidfd_open(known.pid)
+    try:
+        _must_run(lab, name)  # as in _kill: now the descriptor is of the process that is meant
+        signal.pidfd_send_signal(descriptor, number)
+    finally:
+        os.close(descriptor)
+    end = time.monotonic() + KILL_TIMEOUT
+    while is_stopped(known.pid) != stopped:
+        if time.monotonic() > end:
+            raise DLBAError(f"process {known.pid}: expected it to obey {number.name}, got nothing")
+        time.sleep(POLL / 10)
+
+
+def _must_run(lab: str, name: str) -> Process:
     known = _known(lab, name)
     if known is None:
         raise DLBAError(f"lab {lab}: {name}: expected a program that runs, got none")
-    _kill([known])
+    return known
 
 
 def kill_all(lab: str) -> int:

@@ -17,7 +17,9 @@ def document(lab: programs.Lab) -> dict[str, Any]:
     """What is seen of the lab from outside; the contract's document and a little more."""
     name = lab.plan.name
     pids = {part.name: programs.running(name, part.name) for part in lab.plan.programs}
-    asked = [node.name for node in lab.plan.nodes if pids[node.name] is not None]
+    stopped = {part for part, pid in pids.items() if pid is not None and programs.is_stopped(pid)}
+    running = (node.name for node in lab.plan.nodes if pids[node.name] is not None)
+    asked = [node for node in running if node not in stopped]
     documents = programs.ask_status(name, asked)
 
     def state(node: Part) -> NodeState:
@@ -25,7 +27,17 @@ def document(lab: programs.Lab) -> dict[str, Any]:
         pid, front = pids[node.name], node.links[0]
         link = network.has_link(namespace(name, node.name), front.interface)
         role, term = said.get("role"), said.get("term")
-        return NodeState(node.name, node.address, front.mac, pid is not None, link, role, pid, term)
+        return NodeState(
+            node.name,
+            node.address,
+            front.mac,
+            pid is not None,
+            link,
+            role,
+            pid,
+            term,
+            node.name in stopped,
+        )
 
     nodes = [state(node) for node in lab.plan.nodes]
     return {
@@ -40,7 +52,9 @@ def document(lab: programs.Lab) -> dict[str, Any]:
                 "running": node.running,
                 "link": node.link,
                 "role": node.role,
+                "term": node.term,
                 "pid": node.pid,
+                "stopped": node.stopped,
             }
             for node in nodes
         ],
@@ -50,6 +64,7 @@ def document(lab: programs.Lab) -> dict[str, Any]:
                 "address": f"{backend.address}:{BACKEND_PORT}",
                 "running": pids[backend.name] is not None,
                 "pid": pids[backend.name],
+                "stopped": backend.name in stopped,
             }
             for backend in lab.plan.backends
         ],
@@ -75,7 +90,8 @@ def status_lines(seen: dict[str, Any]) -> list[str]:
 
 
 def _seen(row: dict[str, Any]) -> list[str]:
-    return [{True: "yes", False: "no", None: "-"}[row.get(key)] for key in ("running", "link")]
+    runs, link = ({True: "yes", False: "no", None: "-"}[row.get(k)] for k in ("running", "link"))
+    return ["stopped" if row.get("stopped") else runs, link]
 
 
 def of(name: str) -> str:

@@ -8,6 +8,7 @@ import re
 import shutil
 import signal
 import sys
+import time
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -82,7 +83,18 @@ class UsageTests(SynchronousTestCase):
     def test_help_names_every_command(self):
         code, out, _ = run("lab", "--help")
         self.assertEqual(code, 0)
-        for name in ("up", "status", "exec", "kill", "start", "cut", "heal", "down"):
+        for name in (
+            "up",
+            "status",
+            "exec",
+            "kill",
+            "start",
+            "stop",
+            "continue",
+            "cut",
+            "heal",
+            "down",
+        ):
             self.assertRegex(out, rf"\n    {name} ")
 
     def test_errors_are_one_line(self):
@@ -147,14 +159,15 @@ class UpTests(UpCase):
         document = json.loads(out)
         pids = {row["name"]: row.pop("pid") for row in document["nodes"] + document["backends"]}
         a = {"name": "a", "address": "203.0.113.11", "mac": "02:00:cb:00:71:0b"}
+        runs = {"running": True, "stopped": False}
         self.assertEqual(
             document,
             {
                 "name": NAME,
                 "vip": "203.0.113.10",
                 "scheduler": "a",
-                "nodes": [{**a, "running": True, "link": True, "role": "scheduler"}],
-                "backends": [{"name": "app1", "address": "10.0.1.1:8080", "running": True}],
+                "nodes": [{**a, "link": True, "role": "scheduler", "term": 3, **runs}],
+                "backends": [{"name": "app1", "address": "10.0.1.1:8080", **runs}],
                 "client": {"address": "203.0.113.200"},
             },
         )
@@ -168,6 +181,7 @@ class UpTests(UpCase):
         self.assertEqual(lab("kill", "a"), (0, "a: killed\n", ""))
         self.assertTrue(ended(pids["a"]))
         expected = {**a, "running": False, "link": True, "role": None, "pid": None}
+        expected |= {"term": None, "stopped": False}
         self.assertEqual(self.node(), expected)
         self.assertIsNone(self.status()["scheduler"])
         code, _, err = lab("kill", "a")
@@ -184,6 +198,46 @@ class UpTests(UpCase):
         self.assertTrue(ended(pid))
         self.assertTrue(ended(theirs))
         self.gone()
+
+    def test_stop_and_continue(self):
+        self.up()
+        pid = programs.running(NAME, "a")
+        self.assertEqual(lab("stop", "a"), (0, "a: stopped\n", ""))
+        self.assertIn(" T ", Path(f"/proc/{pid}/stat").read_text())
+        node = self.node()
+        self.assertEqual((node["running"], node["stopped"], node["role"]), (True, True, None))
+        # Nobody waits for one who can't answer.
+        start = time.monotonic()
+        self.assertRegex(lab("status")[1], r"\na .* stopped  yes   -\n")
+        self.assertLess(time.monotonic() - start, network.ASK_TIMEOUT / 2)
+        self.assertEqual(lab("stop", "a")[0], 0)
+        self.assertEqual(lab("continue", "a"), (0, "a: goes on\n", ""))
+        node = self.node()
+        self.assertEqual((node["pid"], node["stopped"], node["role"]), (pid, False, "scheduler"))
+        self.assertEqual(lab("continue", "a")[0], 0)
+        self.assertEqual(lab("stop", "app1"), (0, "app1: stopped\n", ""))
+        self.assertIs(self.status()["backends"][0]["stopped"], True)
+        self.assertEqual(lab("stop", "a")[0], 0)
+        self.assertEqual(lab("kill", "a")[0], 0)
+        for word in ("stop", "continue"):
+            code, _, err = lab(word, "a")
+            self.assertEqual((code, "a: expected a program that runs, got none" in err), (1, True))
+        self.assertEqual(lab("start", "a")[0], 0)
+        self.assertEqual(lab("stop", "a")[0], 0)
+        # What is stopped is taken down, too.
+        self.assertEqual(lab("down"), (0, f"lab {NAME}: down\n", ""))
+        self.assertTrue(ended(pid))
+        self.gone()
+
+    def test_start_waits_until_the_array_has_settled(self):
+        self.up()
+        lab("kill", "a")
+        asked = []
+        self.patch(command, "is_settled", lambda *given: asked.append(given) or len(asked) > 2)
+        self.assertEqual(lab("start", "a")[0], 0)
+        self.assertEqual(len(asked), 3)
+        [(document,), web, channel] = asked[-1]
+        self.assertEqual((document["role"], web, channel), ("scheduler", True, True))
 
     def node(self):
         return self.status()["nodes"][0]

@@ -1,5 +1,6 @@
 """Tests of dlba.lab.plan: who is where, and configurations that the configuration's code reads."""
 
+import time
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from dlba.config.document import parse
 from dlba.config.load import load_text
 from dlba.config.nodes import Source, locate
 from dlba.demo import write_certificate
+from dlba.election import authority
 from dlba.errors import ConfigError
 from dlba.lab import plan as module
 from dlba.lab.plan import (
@@ -19,6 +21,7 @@ from dlba.lab.plan import (
     array_text,
     array_values,
     change,
+    has_channel,
     is_namespace_of,
     is_settled,
     namespace,
@@ -112,7 +115,11 @@ class ConfigurationCase(SynchronousTestCase):
         write_certificate(base / "lab.pem", base / "lab.key", (module.VIP,))
         (base / "secrets").write_text(f"k1 {'x' * 32}\nhash {'h' * 32}\n")
         (base / "array.yaml").write_text(array_text(values))
-        text = node_text(plan("lab", 2).nodes[node])
+        (base / "ca").mkdir()
+        authority.init(base / "ca", "lab", time.time())
+        for name in ("a", "b"):
+            authority.issue(base / "ca", name, False, time.time())
+        text = node_text(plan("lab", 2).nodes[node], has_channel(values))
         return load_text(text, own), own.absolute()
 
 
@@ -125,6 +132,10 @@ class TextTests(ConfigurationCase):
         self.assertEqual(config.monitor.listen, Endpoint("127.0.0.1", 9080))
         self.assertEqual(config.log.access, own / "access.log")
         self.assertEqual(config.secrets.resolve(), own.parent / "secrets")
+        channel = config.channel
+        self.assertEqual(channel.listen, Endpoint("203.0.113.12", 7788))
+        certificate = own.parent / "ca" / "b.pem"
+        self.assertEqual(channel.certificate.resolve(), certificate)
         array = config.array
         self.assertEqual((array.name, array.vip), ("lab", "203.0.113.10"))
         self.assertEqual(
@@ -169,6 +180,19 @@ class TextTests(ConfigurationCase):
         self.assertEqual(b.mac.hex(":"), "10:20:30:40:50:55")
         self.assertEqual(array.web.listen[0].port, 8080)
         self.assertEqual(array.web.pools["app"].hash_key, "30")
+
+    def test_without_a_channel(self):
+        """Its nodes' configuration names the scheduler."""
+        for setting in ("name=null", "name=''", "name=a b", "name={}", "name=true"):
+            values = array_values(plan("lab", 2))
+            change(values, setting)
+            self.assertIs(has_channel(values), False, setting)
+        values = array_values(plan("lab", 2))
+        change(values, "name=null")
+        self.assertIsNone(self.read(values)[0].channel)
+        change(values, "name=x")
+        change(values, "nodes=null")
+        self.assertIs(has_channel(values), False)
 
     def test_prototype_mode(self):
         values = array_values(plan("lab", 2))
@@ -244,6 +268,8 @@ class ChangeTests(SynchronousTestCase):
         """The configuration reads text, not YAML's idea of its type."""
         values = {}
         problems = []
+        if text.startswith(("...", "---")):  # alone on a line they end a document
+            return
         source = Source("x", Path("/"))
         written = parse(f"x: {text}".encode(), source, problems)
         if problems or not hasattr(locate(written, "x"), "text") or text in ("null", "~"):
@@ -315,4 +341,27 @@ class SeenTests(SynchronousTestCase):
             ((scheduler(failed=True, enabled=False), backup), True, True),
             (({"role": "scheduler"},), True, True),
         ):
-            self.assertIs(is_settled(documents, web), expected, documents)
+            self.assertIs(is_settled(documents, web, False), expected, documents)
+
+    def test_settled_by_election(self):
+        """All name one, and that one is scheduler."""
+        a = {"node": "a", "role": "scheduler", "scheduler": "a", "nodes": []}
+        b = {"node": "b", "role": "backup", "scheduler": "a"}
+        failed = {**a, "nodes": [{"enabled": True, "failed": True}]}
+        for documents, expected in (
+            ((a, b), True),
+            ((b, a), True),
+            ((a,), True),
+            ((a, None), False),
+            ((b, b), False),
+            ((a, {**b, "scheduler": None}), False),
+            ((a, {**b, "scheduler": "b"}), False),
+            ((a, {**b, "role": "scheduler", "scheduler": "b"}), False),
+            (({**a, "scheduler": None}, {**b, "scheduler": None}), False),
+            (({**a, "scheduler": "b"}, {**b, "scheduler": "b"}), False),
+            ((a, {"node": "b", "role": "backup"}), False),
+            ((failed, b), False),
+        ):
+            self.assertIs(is_settled(documents, True, True), expected, documents)
+        self.assertIs(is_settled((failed, b), False, True), True)
+        self.assertIs(is_settled((a, {**b, "scheduler": None}), True, False), True)

@@ -24,19 +24,30 @@ class FolderTests(LabCase):
         here = programs.folder(NAME)
         self.assertEqual(
             sorted(path.name for path in here.iterdir()),
-            ["a", "app1", "array.yaml", "lab.json", "lab.key", "lab.pem", "secrets"],
+            ["a", "app1", "array.yaml", "ca", "lab.json", "lab.key", "lab.pem", "secrets"],
+        )
+        self.assertEqual(
+            sorted(path.name for path in (here / "ca").iterdir()),
+            ["a.key", "a.pem", "ca.key", "ca.pem"],
         )
         self.assertEqual(mode(here / "lab.key"), 0o600)
         keys = parse_keys((here / "secrets").read_text())
         self.assertEqual((len(keys.signing), len(keys.hash)), (1, 64))
         self.assertEqual(programs.read_lab(NAME), made)
-        self.assertEqual((made.vip, made.web), ("203.0.113.10", True))
+        self.assertEqual((made.vip, made.web, made.channel), ("203.0.113.10", True, True))
         self.assertEqual(made.ready, {"a": "/readyz"})
 
     def test_values_that_matter_later(self):
         made = self.files(web=None, vip=None)
         self.assertEqual(programs.read_lab(NAME), made)
         self.assertEqual((made.vip, made.web, made.ready), (None, False, {"a": "/healthz"}))
+
+    def test_without_a_channel(self):
+        made = self.files(name=None)
+        self.assertEqual(programs.read_lab(NAME), made)
+        self.assertIs(made.channel, False)
+        self.assertFalse((programs.folder(NAME) / "ca").exists())
+        self.assertNotIn("channel", (programs.folder(NAME) / "a" / "node.yaml").read_text())
 
     def test_a_vip_that_is_none(self):
         self.assertIsNone(self.files(vip="x").vip)
