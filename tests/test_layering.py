@@ -129,6 +129,8 @@ PURE = (
     "dlba.election.watch",
     "dlba.election.messages",
     "dlba.election.replication",
+    "dlba.election.status",
+    "dlba.election.summary",
     "dlba.errors",
     "dlba.lab",
     "dlba.lab.plan",
