@@ -407,6 +407,7 @@ class PieceTests(SynchronousTestCase):
             with self.assertRaisesRegex(ValueError, f"expected 0 to 3, got {first}"):
                 table.piece(first, 1)
 
+    @settings(deadline=None)
     @given(
         st.lists(st.one_of(st.integers(0, 3), st.just(UNASSIGNED)), min_size=1, max_size=30),
         st.data(),
