@@ -131,7 +131,7 @@ class TextTests(SynchronousTestCase):
         self.assertEqual(
             status_text(alone()).splitlines(),
             [
-                "node a  role alone  term 0  vip -  configuration 0",
+                "node a  role alone  term 0  scheduler -  vip -  configuration 0",
                 "",
                 "backends of this node",
                 "pool  name   address        response  hits  cookies  open  failed  draining",

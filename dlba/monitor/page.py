@@ -64,16 +64,29 @@ _BACKENDS: _Columns = (
     _FAILED,
     _DRAINING,
 )
+_PEERS: _Columns = (("Name", "name", "word"), ("Connected", "connected", "word"))
+_SUMMARY: _Columns = (
+    ("Pool", "pool", "word"),
+    ("Name", "name", "word"),
+    ("Address", "address", "word"),
+    ("Cookie groups", "cookie_groups", "number"),
+    _HITS,
+    _OPEN,
+)
 
 
 def page(document: Mapping[str, Any], held: bool = False) -> str:
     """Return the whole page for a `/status` document. `held: bool`: it doesn't reload itself.
 
-    The client table is shown where this node has one, the server status table where it is filled:
-    at the scheduler.
+    The client table is shown where this node has one, the server status table and the summary
+    status table where they are filled, at the scheduler, and the peers where there is a channel.
     """
     node = escape(str(document["node"]))
     facts = [f"role {escape(str(document['role']))}"]
+    if document["term"]:
+        facts.append(f"term {document['term']:d}")
+    if document["scheduler"] is not None and document["role"] != "scheduler":
+        facts.append(f"scheduler {escape(str(document['scheduler']))}")
     if document["vip"] is not None:
         facts.append(f"VIP {escape(str(document['vip']))}")
     refresh = "" if held else f'<meta http-equiv="refresh" content="{REFRESH}">\n'
@@ -87,7 +100,11 @@ def page(document: Mapping[str, Any], held: bool = False) -> str:
         tables += _table("Client table", _CLIENT_TABLE, [document["table"]])
     if document["nodes"]:
         tables += _table("Server status table", _NODES, document["nodes"])
+    if document["peers"]:
+        tables += _table("Channel", _PEERS, document["peers"])
     tables += _table("Web server status table", _BACKENDS, document["backends"])
+    if document["summary"]:
+        tables += _table("Summary status table", _SUMMARY, document["summary"])
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'

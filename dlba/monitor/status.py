@@ -2,10 +2,11 @@
 
 Pure: rows and counters in, one dict out. The shape is the outside contract of `GET /status`:
 keys may be added, none may change its meaning. A node that takes no part in routing is `alone` and
-has no table. The server status table is the scheduler's: what another node had in its rows would
-be old. `term` and `config_version` are 0 and `summary` is empty until nodes speak to each other.
+has no table. The server status table and the summary status table are the scheduler's: what another
+node had in them would be old. Without a channel `term` is 0, and nobody is in `peers`.
 
-Source: the seed's server status table (Fig. 5) and web server status table (Fig. 7).
+Source: the seed's server status table (Fig. 5), web server status table (Fig. 7) and summary status
+table (Fig. 8).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -55,6 +56,33 @@ class NodeRow:
 
 
 @frozen
+class SummaryRow:
+    """One line of the summary status table: a backend as all nodes together see it."""
+
+    pool: str
+    name: str
+    address: str
+    cookie_groups: int
+    hits: int
+    open_connections: int
+
+
+@frozen
+class ArrayStatus:
+    """What this node knows from the channel.
+
+    `term`: the highest it has seen; `scheduler`: name of the node that it follows, its own if it is
+    scheduler, None for nobody; `peers`: name → what is known of that node, `connected` at least, as
+    values that JSON can carry; `summary`: only looked at with the role scheduler.
+    """
+
+    term: int
+    scheduler: str | None
+    peers: Mapping[str, Mapping[str, Any]]
+    summary: Sequence[SummaryRow] = ()
+
+
+@frozen
 class RoutingStatus:
     """This node's part in routing, and its client table.
 
@@ -77,17 +105,22 @@ def status_document(
     backends: Iterable[BackendRow],
     counters: Mapping[str, int],
     routing: RoutingStatus | None = None,
+    array: ArrayStatus | None = None,
 ) -> dict[str, Any]:
     """Return what `/status` answers, ready for `json.dumps`, sharing nothing with the input.
 
     `node`, `vip`: from the configuration; `backends`: in the order to be shown; `counters`: name →
-    number since the start; `routing`: None without a scheduler on this node.
+    number since the start; `routing`: None without a scheduler on this node; `array`: None without
+    a channel.
     """
     scheduling = routing is not None and routing.role == "scheduler"
+    if array is None:
+        array = ArrayStatus(0, node if scheduling else None, {})
     return {
         "node": node,
         "role": "alone" if routing is None else routing.role,
-        "term": 0,
+        "term": array.term,
+        "scheduler": array.scheduler,
         "vip": vip,
         "config_version": 0,
         "table": routing
@@ -100,7 +133,8 @@ def status_document(
         "nodes": [asdict(row) for row in routing.nodes]
         if routing is not None and scheduling
         else [],
+        "peers": [{"name": name, **known} for name, known in array.peers.items()],
         "backends": [asdict(row) for row in backends],
-        "summary": [],
+        "summary": [asdict(row) for row in array.summary] if scheduling else [],
         "counters": dict(counters),
     }

@@ -8,7 +8,14 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from dlba.monitor.page import page
-from dlba.monitor.status import BackendRow, NodeRow, RoutingStatus, status_document
+from dlba.monitor.status import (
+    ArrayStatus,
+    BackendRow,
+    NodeRow,
+    RoutingStatus,
+    SummaryRow,
+    status_document,
+)
 
 
 class Reader(HTMLParser):
@@ -126,6 +133,31 @@ class Page(SynchronousTestCase):
         self.assertEqual(reader.rows[5][0], "Pool")
         scopes = [cell.get("scope") for cell in reader.all("th")]
         self.assertEqual(scopes, ["col"] * 15 + ["row"] * 2 + ["col"] * 8 + ["row"] * 2)
+
+    def test_array(self) -> None:
+        """Term, summary and channel at the scheduler; at a backup whom it follows."""
+        peers = {"b": {"connected": True}, "<c>": {"connected": False}}
+        summary = [SummaryRow("app", "app1", "10.0.1.1:8080", 17, 1502, 9)]
+        array = ArrayStatus(4, "a", peers, summary)
+        document = status_document("a", None, ROWS, {}, routing("scheduler"), array)
+        reader = Reader(page(document))
+        self.assertIn("role scheduler, term 4", reader.texts["p"])
+        self.assertEqual(
+            reader.texts["caption"],
+            "Client tableServer status tableChannelWeb server status tableSummary status table",
+        )
+        self.assertEqual(reader.rows[5:8], [["Name", "Connected"], ["b", "yes"], ["<c>", "no"]])
+        self.assertEqual(
+            reader.rows[-2:],
+            [
+                ["Pool", "Name", "Address", "Cookie groups", "Hits", "Open connections"],
+                ["app", "app1", "10.0.1.1:8080", "17", "1502", "9"],
+            ],
+        )
+        array = ArrayStatus(4, "<b>", peers, summary)
+        reader = Reader(page(status_document("a", None, ROWS, {}, routing("backup"), array)))
+        self.assertIn("role backup, term 4, scheduler <b>", reader.texts["p"])
+        self.assertNotIn("Summary", reader.texts["caption"])
 
     def test_other_roles(self) -> None:
         """A backup shows the client table that it has, a proxy alone has none."""

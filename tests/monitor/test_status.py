@@ -4,7 +4,14 @@ import json
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from dlba.monitor.status import BackendRow, NodeRow, RoutingStatus, status_document
+from dlba.monitor.status import (
+    ArrayStatus,
+    BackendRow,
+    NodeRow,
+    RoutingStatus,
+    SummaryRow,
+    status_document,
+)
 
 ROW = BackendRow("app", "app1", "10.0.1.1:8080", 0.011, 511, 3, False, True, 17)
 
@@ -21,11 +28,13 @@ class StatusDocument(SynchronousTestCase):
                 "node": "a",
                 "role": "alone",
                 "term": 0,
+                "scheduler": None,
                 "vip": "203.0.113.10",
                 "config_version": 0,
                 "table": None,
                 "swept_at": None,
                 "nodes": [],
+                "peers": [],
                 "backends": [
                     {
                         "pool": "app",
@@ -92,6 +101,35 @@ class StatusDocument(SynchronousTestCase):
             self.assertIsNone(document["swept_at"])
             self.assertEqual(document["table"], {"buckets": 65536, "assigned": 3, "version": 4})
             self.assertEqual(len(document["backends"]), 1)
+
+    def test_array(self) -> None:
+        """The contract's own summary row; what only the scheduler may tell, only it tells."""
+        text = """
+            {"pool": "app", "name": "app1", "address": "10.0.1.1:8080", "cookie_groups": 17,
+             "hits": 1502, "open_connections": 9}"""
+        summary = [SummaryRow("app", "app1", "10.0.1.1:8080", 17, 1502, 9)]
+        peers = {"b": {"connected": True}, "c": {"connected": False, "failed": True}}
+        for role, name in (("scheduler", "a"), ("backup", "b"), ("fault", None)):
+            routing = RoutingStatus(role, [], 65536, 3, 4)
+            array = ArrayStatus(4, name, peers, summary)
+            document = status_document("a", None, [], {}, routing, array)
+            document = json.loads(json.dumps(document, allow_nan=False))
+            self.assertEqual((document["term"], document["scheduler"]), (4, name))
+            self.assertEqual(
+                document["peers"],
+                [
+                    {"name": "b", "connected": True},
+                    {"name": "c", "connected": False, "failed": True},
+                ],
+            )
+            shown = [list(row.items()) for row in document["summary"]]
+            expected = [list(json.loads(text).items())] if role == "scheduler" else []
+            self.assertEqual(shown, expected, role)
+
+    def test_the_configured_scheduler_follows_itself(self) -> None:
+        for role, name in (("scheduler", "a"), ("backup", None), ("fault", None)):
+            document = status_document("a", None, [], {}, RoutingStatus(role, [], 1, 0, 0))
+            self.assertEqual((document["scheduler"], document["term"]), (name, 0), role)
 
     def test_nothing_is_shared(self) -> None:
         """A document is a moment: counting on changes none that was given out."""
