@@ -361,9 +361,9 @@ def scheduler_of(nodes: Sequence[NodeState]) -> str | None:
 def is_settled(documents: Sequence[Mapping[str, Any] | None], web: bool, channel: bool) -> bool:
     """Whether one is scheduler and sees all enabled nodes, by the nodes' status documents.
 
-    With a channel all nodes must say that it is this one. Without a proxy (`web` false) nodes count
-    as failed until something is started on them; so that isn't asked there. Nodes that are each
-    alone have no scheduler to wait for.
+    With a channel all nodes must say that it is this one; terms begin with 1. Without a proxy
+    (`web` false) nodes count as failed until something is started on them; so that isn't asked
+    there. Nodes that are each alone have no scheduler to wait for.
     """
     told = [document for document in documents if document]
     if told and all(document.get("role") == "alone" for document in told):
@@ -371,7 +371,7 @@ def is_settled(documents: Sequence[Mapping[str, Any] | None], web: bool, channel
     schedulers = [document for document in told if document.get("role") == "scheduler"]
     if not schedulers:
         return False
-    if channel and any("scheduler" in document for document in told):
+    if channel and any(document.get("term") for document in told):
         names = {document.get("scheduler") for document in told}
         if names != {schedulers[0].get("node")} or len(told) < len(documents):
             return False

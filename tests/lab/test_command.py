@@ -19,7 +19,7 @@ from dlba.lab import command, network, programs, show
 from dlba.lab.plan import namespace, plan
 from tests.lab.labs import NAME, LabCase, ended
 
-SCHEDULER = json.dumps({"node": "a", "role": "scheduler", "term": 3, "nodes": []})
+SCHEDULER = json.dumps({"node": "a", "role": "scheduler", "term": 3, "scheduler": "a", "nodes": []})
 
 
 def run(*argv):

@@ -345,8 +345,8 @@ class SeenTests(SynchronousTestCase):
 
     def test_settled_by_election(self):
         """All name one, and that one is scheduler."""
-        a = {"node": "a", "role": "scheduler", "scheduler": "a", "nodes": []}
-        b = {"node": "b", "role": "backup", "scheduler": "a"}
+        a = {"node": "a", "role": "scheduler", "term": 1, "scheduler": "a", "nodes": []}
+        b = {"node": "b", "role": "backup", "term": 1, "scheduler": "a"}
         failed = {**a, "nodes": [{"enabled": True, "failed": True}]}
         for documents, expected in (
             ((a, b), True),
@@ -357,6 +357,7 @@ class SeenTests(SynchronousTestCase):
             ((a, {**b, "scheduler": None}), False),
             ((a, {**b, "scheduler": "b"}), False),
             ((a, {**b, "role": "scheduler", "scheduler": "b"}), False),
+            ((a, {**b, "term": 0, "scheduler": None}), False),
             (({**a, "scheduler": None}, {**b, "scheduler": None}), False),
             (({**a, "scheduler": "b"}, {**b, "scheduler": "b"}), False),
             ((a, {"node": "b", "role": "backup"}), False),
