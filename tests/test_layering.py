@@ -132,6 +132,7 @@ PURE = (
     "dlba.election.replication",
     "dlba.election.status",
     "dlba.election.summary",
+    "dlba.election.keyring",
     "dlba.errors",
     "dlba.lab",
     "dlba.lab.plan",
