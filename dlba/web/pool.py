@@ -105,6 +105,11 @@ class Pool:
             config.hash_key.encode(),
         )
 
+    def sign(self, token: Callable[[str, str], bytes]) -> None:
+        """From now on the backends' tokens are those that `token` gives."""
+        for backend in self.backends:
+            backend.token = token(self.name, backend.name)
+
     def named(self, name: str, now: float) -> Backend | None:
         """The backend `name` if a request may go there, draining or not; else None."""
         backend = self._by_name.get(name)

@@ -41,7 +41,9 @@ class Proxy:
     __slots__ = (
         "_date",
         "_date_second",
+        "_keys",
         "_per_client",
+        "_tokens",
         "clients",
         "closing",
         "connections_limit",
@@ -75,7 +77,8 @@ class Proxy:
         self.limits = web.limits
         self.head_limits = HeadLimits(web.limits.target, web.limits.headers)
         self.log = log
-        tokens = Tokens(
+        self._keys = keys
+        self._tokens = tokens = Tokens(
             keys,
             [(pool.name, backend.name) for pool in web.pools.values() for backend in pool.backends],
         )
@@ -97,6 +100,20 @@ class Proxy:
         self.on_client_gone: Callable[[ClientSocket], Any] = self.clients.discard
         self._date_second = 0
         self._date = b""
+
+    def set_keys(self, keys: tuple[SecretKey, ...]) -> None:
+        """The first of `keys` signs from the next response on, all verify from the next request on.
+
+        Raises ValueError, and changes nothing, without any.
+        """
+        if not keys:
+            raise ValueError("keys: expected one or more, got none")
+        if keys == self._keys:
+            return
+        self._keys = keys
+        self._tokens.renew(keys)
+        for pool in self.pools.values():
+            pool.sign(self._tokens.token)
 
     def admit(self, host: str) -> bool:
         """Count one more connection of the client `host`; False: it has `per_client` already."""

@@ -91,6 +91,13 @@ class WebService(Service):
             where = f"{address or '*'}:{config.port}"
             raise OSError(error.errno, f"listen on {where}: {error.strerror or error}") from error
 
+    def set_keys(self, signing: tuple[SecretKey, ...]) -> None:
+        """Sign route tokens with the first of `signing` and verify with all, from now on.
+
+        Connections and requests go on. Raises ValueError without any key.
+        """
+        self.proxy.set_keys(signing)
+
     def undo(self) -> None:
         """The start of another part failed: give the ports back."""
         self._close_listeners()

@@ -5,8 +5,8 @@ name under a secret key, in base64url (22 characters). Nobody can forge one, it 
 and every node with the same keys makes the same one, so no table of sessions exists anywhere. As
 pools and keys are few, all valid tokens are computed once; checking one is a dictionary look-up.
 
-The first key signs, all of them verify (`dlba.config.keys`). Source: web.md rule 9; the seed's
-"Cookie Injection".
+The first key signs, all of them verify (`dlba.config.keys`); they may change at any time.
+Source: web.md rule 9; the seed's "Cookie Injection".
 """
 
 from __future__ import annotations
@@ -28,20 +28,28 @@ class Tokens:
     """
 
     def __init__(self, keys: tuple[SecretKey, ...], backends: Iterable[tuple[str, str]]) -> None:
+        self._backends = tuple(backends)
         self._named: dict[bytes, tuple[str, str]] = {}
         self._newest: dict[tuple[str, str], bytes] = {}
-        for backend in backends:
+        self.renew(keys)
+
+    def renew(self, keys: tuple[SecretKey, ...]) -> None:
+        """From now on `keys[0]` signs and all of `keys` verify."""
+        named: dict[bytes, tuple[str, str]] = {}
+        newest: dict[tuple[str, str], bytes] = {}
+        for backend in self._backends:
             for key in reversed(keys):
                 token = _token(key, *backend)
-                self._named[token] = backend
-                self._newest[backend] = token
+                named[token] = backend
+                newest[backend] = token
+        self._named, self._newest = named, newest
 
     def backend(self, token: bytes) -> tuple[str, str] | None:
         """The (pool, backend) that `token` names, or None if it is no token of ours."""
         return self._named.get(token)
 
     def token(self, pool: str, backend: str) -> bytes:
-        """The token to give out for a backend, under the newest key."""
+        """The token to give out for a backend, under the key that signs."""
         return self._newest[pool, backend]
 
 

@@ -1,16 +1,22 @@
 """The proxy as a service: starting, draining, stopping, cutting off."""
 
+import contextlib
 import errno
+import re
 import resource
 import socket
 import threading
 import time
 from pathlib import Path
+from typing import ClassVar
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 
+from dlba.config.keys import Keys as NodeKeys
+from dlba.config.keys import SecretKey
 from dlba.config.load import load_text
+from dlba.election.keyring import Keyring
 from dlba.web.service import WebService, raise_descriptor_limit
 from tests.web.harness import (
     GET,
@@ -299,3 +305,91 @@ class Stop(ProxyTest):
         self.assertFalse(self.service._stop_call.active())
         self.assertNotIn("doIteration", vars(reactor))
         self.assertNotIn(self.proxy.poller, reactor.getReaders())
+
+
+class Keys(ProxyTest):
+    """The keys change while it runs."""
+
+    SITE: ClassVar = {"schedule": "cookie", "persistence": {"cookie": "DLBA"}}
+
+    def set_keys(self, *keys: SecretKey) -> None:
+        self.on_reactor(self.service.set_keys, keys)
+
+    def cookie(self, wire: Wire, cookie: bytes = b"") -> tuple[bytes, bytes]:
+        """One request on a kept connection: the cookie given out or b"", and the backend's name."""
+        line = b"Cookie: DLBA=" + cookie + b"\r\n" if cookie else b""
+        wire.send(GET.replace(b"\r\n\r\n", b"\r\n" + line + b"\r\n"))
+        message = wire.response()
+        given = re.search(rb"(?im)^set-cookie: DLBA=([^;\r]*)", message.head + b"\r\n")
+        return given[1] if given else b"", message.body
+
+    @in_thread
+    def test_a_kept_connection_goes_on(self):
+        """The next response is signed with the new key, the old cookie is good all the time."""
+        first, second = SecretKey("k1", b"1" * 32), SecretKey("k2", b"2" * 32)
+        self.backend(), self.backend()
+        self.serve(keys=(first,), site=self.SITE)
+        client = self.client()
+        old, name = self.cookie(client)
+        self.assertTrue(old.startswith(b"k1."), old)
+        self.set_keys(second, first)
+        for _ in range(3):
+            self.assertEqual(self.cookie(client, old), (b"", name))
+        new, _ = self.cookie(client)
+        self.assertTrue(new.startswith(b"k2."), new)
+        self.set_keys(second)
+        again, _ = self.cookie(client, old)
+        self.assertTrue(again.startswith(b"k2."), "its key is gone")
+        with self.assertRaisesRegex(ValueError, "expected one or more, got none"):
+            self.set_keys()
+        self.assertTrue(self.cookie(client)[0].startswith(b"k2."))
+        self.assertEqual(self.proxy.counters.connections_accepted, 1)
+
+    @in_thread
+    def test_a_request_on_its_way_is_answered(self):
+        """It was placed under the old key; its cookie is signed with the one of then."""
+        begun, gate = threading.Event(), threading.Event()
+        backend = self.backend()
+
+        def script(wire: Wire) -> None:
+            backend.take(wire)
+            begun.set()
+            gate.wait(30)
+            wire.send(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nbody")
+
+        backend.script = script
+        self.serve(keys=(SecretKey("k1", b"1" * 32),), site=self.SITE)
+        client = self.client()
+        client.send(GET)
+        self.assertTrue(begun.wait(30))
+        self.set_keys(SecretKey("k2", b"2" * 32))
+        gate.set()
+        message = client.response()
+        self.assertEqual((message.status, message.body), (200, b"body"))
+        self.assertIn(b"DLBA=k2.", message.head)
+
+    @in_thread
+    def test_a_cookie_of_a_node_whose_key_was_learned(self):
+        """Two nodes with keys of their own: what one gives out the other one knows."""
+        names = [self.backend().name.encode() for _ in range(4)]
+        mine, theirs = (Keyring(NodeKeys((SecretKey(f"k{n}", n.encode() * 32),))) for n in "ab")
+        self.serve(keys=theirs.signing, site=self.SITE)
+        with contextlib.closing(self.client()) as client:
+            given = [self.cookie(client) for _ in names]
+        self.assertEqual({name for _, name in given}, set(names))
+        # The other node: the same backends, another process as far as its keys go.
+        self.on_reactor(self.service.stopService)
+        self.soon(lambda: self.proxy.open_backends, 0)
+        self.serve(keys=mine.signing, site=self.SITE)
+        client = self.client()
+        known = [bool(self.cookie(client, cookie)[0]) for cookie, _ in given]
+        self.assertEqual(known, [True] * 4, "not yet: it gives out its own")
+        mine.learn(1, theirs.offer())
+        self.set_keys(*mine.signing)
+        for cookie, name in given * 2:
+            self.assertEqual(self.cookie(client, cookie), (b"", name))
+        self.assertTrue(self.cookie(client)[0].startswith(b"ka."))
+        # As backup of that one it signs as that one does.
+        mine.name("kb", 1)
+        self.set_keys(*mine.signing)
+        self.assertTrue(self.cookie(client)[0].startswith(b"kb."))

@@ -51,6 +51,19 @@ class TokenTests(SynchronousTestCase):
         named = ("app", "app1")
         self.assertEqual(found, [named, None, named, named, None, named])
 
+    def test_keys_that_change(self):
+        """As if it had been made with the new ones."""
+        tokens = Tokens((OLD,), iter(BACKENDS))
+        old = tokens.token("app", "app1")
+        for keys in ((OLD, NEW), (NEW, OLD), (NEW,), (OLD,)):
+            tokens.renew(keys)
+            fresh = Tokens(keys, BACKENDS)
+            self.assertEqual(
+                [tokens.token(*b) for b in BACKENDS], [fresh.token(*b) for b in BACKENDS]
+            )
+            self.assertEqual(tokens.backend(old), fresh.backend(old))
+        self.assertIsNone(tokens.backend(Tokens((NEW,), BACKENDS).token("app", "app1")))
+
     def test_key_and_id_both_count(self):
         token = Tokens((OLD,), BACKENDS).token("app", "app1")
         other_key = SecretKey(OLD.id, NEW.key)
