@@ -1,8 +1,12 @@
 """Keeps a node's state folder: made private, held by one process, with the secrets in it.
 
-An adapter. `load_keys` reads the secrets; where none are named and the node is an array of one,
-they are made at the first start. In an array of several they are the operator's to hand out: keys
-that each node made for itself would make a client lose its backend with every other node.
+An adapter. `load_keys` reads the secrets; where none are named and the node is an array of one or
+has a channel, they are made at the first start. Over a channel nodes tell each other their keys; in
+an array of several without one they are the operator's to hand out: keys that each node made for
+itself would make a client lose its backend with every other node.
+
+What was learned over the channel (`dlba.election.keyring`) is kept in the file `learned`, mode 0600
+as the secrets are.
 """
 
 from __future__ import annotations
@@ -16,11 +20,18 @@ import tempfile
 import time
 from pathlib import Path
 
+import attrs
+
 from dlba.config.keys import HASH_ID, Keys, parse_keys
 from dlba.config.values import NodeConfig
 from dlba.errors import DLBAError
 
-__all__ = ["load_keys", "lock_state", "make_state"]
+__all__ = ["load_keys", "load_learned", "lock_state", "make_state", "store_learned"]
+
+#: What other nodes told of their keys; in the state folder.
+LEARNED = "learned"
+#: Bytes of it at most: 64 keys of 512 characters from 32 nodes.
+LEARNED_LIMIT = 1 << 20
 
 #: Times that a start looks, 50 ms apart, whether the folder is free.
 LOOKS = 5
@@ -63,24 +74,56 @@ def _lock(folder: Path) -> int:
 
 
 def load_keys(config: NodeConfig) -> Keys:
-    """The keys in the secrets file; made at first start in the state folder of an array of one.
+    """The keys in the secrets file; made at first start in the state folder, of an array of one or
+    with a channel.
 
     A file that the configuration names must be there, and a `hash` key in it where flows are hashed
-    by one. Raises OSError, or DLBAError with the file and line at fault.
+    by one; with a channel one is made up in its place, as the scheduler's counts. Raises OSError,
+    or DLBAError with the file and line at fault.
     """
     path = config.state / "secrets" if config.secrets is None else config.secrets
     if config.secrets is None:
         make_state(config.state)
         if not path.exists():
-            if len(config.array.nodes) > 1:
+            if len(config.array.nodes) > 1 and config.channel is None:
                 raise DLBAError(
                     f"{path}: expected the array's secrets, the same on every node, got no file"
                 )
             _make_secrets(path)
     keys = _read_keys(path)
     if config.array.nodes and config.array.routing.hash == "keyed" and keys.hash is None:
+        if config.channel is not None:
+            return attrs.evolve(keys, hash=secrets.token_hex(32).encode())
         raise DLBAError(f"{path}: expected a key with the id {HASH_ID} (hash: keyed), got none")
     return keys
+
+
+def load_learned(folder: Path) -> str:
+    """What `store_learned` kept; empty if nothing. Raises OSError, or DLBAError for other data."""
+    path = folder / LEARNED
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        with open(path, "rb", opener=lambda name, _: os.open(name, flags)) as file:
+            data = file.read(LEARNED_LIMIT + 1)
+    except FileNotFoundError:
+        return ""
+    if len(data) > LEARNED_LIMIT or not data.isascii():
+        raise DLBAError(f"{path}: expected at most {LEARNED_LIMIT} bytes of ASCII, got other data")
+    return data.decode("ascii")
+
+
+def store_learned(folder: Path, text: str) -> None:
+    """Keep ASCII `text`, private; whatever breaks off leaves the old one. Raises OSError."""
+    descriptor, name = tempfile.mkstemp(dir=folder, prefix=f"{LEARNED}.")
+    try:
+        with open(descriptor, "w", encoding="ascii") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(descriptor)
+        os.replace(name, folder / LEARNED)
+    except BaseException:
+        os.unlink(name)
+        raise
 
 
 def _make_secrets(path: Path) -> None:

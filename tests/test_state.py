@@ -9,9 +9,11 @@ from unittest import mock
 import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
+from dlba.config.keys import parse_keys
 from dlba.config.load import load_text
+from dlba.election.keyring import Keyring
 from dlba.errors import DLBAError
-from dlba.state import load_keys, lock_state, make_state
+from dlba.state import load_keys, load_learned, lock_state, make_state, store_learned
 from tests.web.harness import configuration
 
 
@@ -104,6 +106,29 @@ class Keys(SynchronousTestCase):
         self.assertIn("the same on every node, got no file", str(error))
         self.assertFalse((self.folder / "state" / "secrets").exists())
 
+    def test_with_a_channel_each_node_makes_its_own(self):
+        config = self.config()
+        nodes = {"a": object(), "b": object()}
+        array = attrs.evolve(config.array, nodes=nodes)
+        several = attrs.evolve(config, array=array, channel=object())
+        keys = load_keys(several)
+        self.assertEqual(len(keys.signing), 1)
+        self.assertEqual(mode(self.folder / "state" / "secrets"), 0o600)
+        self.assertEqual(load_keys(several), keys)
+        named = attrs.evolve(several, secrets=self.folder / "keys")
+        self.assertRaises(FileNotFoundError, load_keys, named)
+
+    def test_with_a_channel_the_hash_key_may_be_another_nodes(self):
+        config = self.config()
+        (self.folder / "keys").write_text("a " + "x" * 32 + "\n")
+        routing = attrs.evolve(config.array.routing, hash="keyed")
+        array = attrs.evolve(config.array, nodes={"a": object()}, routing=routing)
+        config = attrs.evolve(config, array=array, channel=object(), secrets=self.folder / "keys")
+        first, second = load_keys(config), load_keys(config)
+        self.assertEqual(first.signing, second.signing)
+        self.assertGreaterEqual(len(first.hash), 32)
+        self.assertNotEqual(first.hash, second.hash, "nobody can know it")
+
     def test_keyed_hash_needs_its_key(self):
         config = self.config()
         self.assertIsNotNone(load_keys(config).hash)
@@ -115,6 +140,46 @@ class Keys(SynchronousTestCase):
         )
         error = self.assertRaises(DLBAError, load_keys, keyed)
         self.assertIn("expected a key with the id hash", str(error))
+
+
+class LearnedTests(SynchronousTestCase):
+    """What other nodes told of their keys."""
+
+    def setUp(self) -> None:
+        self.folder = Path(self.mktemp())
+        make_state(self.folder)
+
+    def test_kept_private(self):
+        self.assertEqual(load_learned(self.folder), "")
+        for text in ("first\n", "second\n"):
+            store_learned(self.folder, text)
+            self.assertEqual(load_learned(self.folder), text)
+        self.assertEqual([path.name for path in self.folder.iterdir()], ["learned"])
+        self.assertEqual(mode(self.folder / "learned"), 0o600)
+
+    def test_whole_or_as_before(self):
+        store_learned(self.folder, "first")
+        for call in ("os.fsync", "os.replace"):
+            with mock.patch(call, side_effect=OSError(errno.ENOSPC, "No space left")):
+                self.assertRaises(OSError, store_learned, self.folder, "second")
+            self.assertEqual(load_learned(self.folder), "first")
+            self.assertEqual(len(list(self.folder.iterdir())), 1, "no half file stays")
+
+    def test_another_file(self):
+        path = self.folder / "learned"
+        for data in (b"\xff", b"a" * ((1 << 20) + 1)):
+            path.write_bytes(data)
+            self.assertRaises(DLBAError, load_learned, self.folder)
+        path.unlink()
+        path.symlink_to(self.folder / "elsewhere")
+        self.assertRaises(OSError, load_learned, self.folder)
+
+    def test_a_keyring_over_a_restart(self):
+        ring = Keyring(parse_keys("a " + "x" * 32))
+        ring.learn(1, b"b " + b"y" * 32 + b"\n")
+        store_learned(self.folder, ring.stored())
+        again = Keyring(parse_keys("a " + "x" * 32), load_learned(self.folder))
+        self.assertEqual([key.id for key in again.signing], ["a", "b"])
 
 
 class LockTests(SynchronousTestCase):

@@ -155,7 +155,8 @@ def _capabilities(config: NodeConfig, facts: Facts) -> Iterator[Finding]:
 def _secrets(config: NodeConfig, facts: Facts) -> Iterator[Finding]:
     about = "secrets"
     path = config.state / "secrets" if config.secrets is None else config.secrets
-    several = len(config.array.nodes) > 1
+    # Over a channel nodes tell each other their keys.
+    several = len(config.array.nodes) > 1 and config.channel is None
     if not needs_keys(config):
         return
     if isinstance(facts.keys, Unseen):

@@ -218,6 +218,11 @@ class PartTests(SynchronousTestCase):
         expected = "expected the array's secrets, the same on every node, got no file"
         self.assertEqual(text, f"/none/state/secrets: {expected}")
 
+    def test_with_a_channel_each_node_has_its_own_secrets(self):
+        with_channel = attrs.evolve(config(), channel=object())
+        self.assertEqual(self.only("secrets", with_channel, keys=None)[0], "note")
+        self.assertNotIn("same on every node", self.only("secrets", with_channel)[1])
+
     def test_secrets_that_nobody_reads(self):
         for configuration, needed in (
             (config(), True),
