@@ -1,8 +1,8 @@
 """Makes what the scheduler works with out of the array's configuration.
 
 Pure: frozen configuration values in; rows, rules, link headers and the frame path out. Which node
-is scheduler comes from the configuration while nodes don't talk to each other: of the enabled ones
-that with the highest priority, of equals the lowest number.
+is scheduler comes from the configuration where nodes don't elect it: of the enabled ones that with
+the highest priority, of equals the lowest number.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dlba.routing.announce import Announcer
 from dlba.routing.frame import Filter, link_header
 from dlba.routing.hashtable import ClientTable
 from dlba.routing.keyedhash import KeyedHash
-from dlba.routing.path import LOCAL, FramePath
+from dlba.routing.path import ABSENT, LOCAL, FramePath
 from dlba.routing.placement import NodeRow
 from dlba.routing.reach import Peer, Reach
 from dlba.routing.scheduler import Scheduler
@@ -43,10 +43,13 @@ def mac_of_scheduler(array: ArrayConfig, name: str) -> bytes:
     return scheduler_mac(node.mac, node.scheduler_mac, array.routing.own_mac)
 
 
-def frame_path(array: ArrayConfig, name: str, mtu: int, hash_key: bytes | None) -> FramePath:
+def frame_path(
+    array: ArrayConfig, name: str, mtu: int, hash_key: bytes | None, elected: bool = False
+) -> FramePath:
     """What the node `name` does with frames, over a client table of its own.
 
-    `array.vip`: IPv4; `mtu`: bytes, of its interface; `hash_key`: for `hash: keyed`.
+    `array.vip`: IPv4; `mtu`: bytes, of its interface; `hash_key`: for `hash: keyed`; `elected`: the
+    nodes choose their scheduler.
     """
     if array.vip is None or (array.routing.hash == "keyed" and hash_key is None):
         raise ValueError("frame path: expected a VIP, and a key for the keyed hash")
@@ -83,7 +86,9 @@ def frame_path(array: ArrayConfig, name: str, mtu: int, hash_key: bytes | None) 
     )
     headers = {node.number: link_header(node.mac, own.mac) for node in others}
     headers[own.number] = LOCAL
-    return FramePath(rules, scheduler, Announcer(vip, rules.scheduler_mac), reach, headers)
+    absent_after = array.election.down_after if elected else ABSENT
+    announcer = Announcer(vip, rules.scheduler_mac)
+    return FramePath(rules, scheduler, announcer, reach, headers, absent_after, elected)
 
 
 def _row(node: ArrayNodeConfig) -> NodeRow:

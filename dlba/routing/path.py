@@ -20,6 +20,10 @@ beside that.
 
 A node that isn't scheduler routes nothing: frames for its scheduler MAC, if any come, are late.
 
+An elected scheduler that was absent (stopped, starved) may have been replaced meanwhile. The first
+wake after the gap mutes it before any frame is looked at: what has waited is discarded, no ARP is
+answered and nothing announced until whoever decides its role says `mute(False)`.
+
 Pure: frames and `now` in, values out. Source: routing.md "The frame path", "ARP".
 """
 
@@ -42,11 +46,11 @@ from dlba.routing.kinds import IGNORED, Kind
 from dlba.routing.reach import Reach
 from dlba.routing.scheduler import Scheduler
 
-__all__ = ["COUNTERS", "LOCAL", "FramePath"]
+__all__ = ["ABSENT", "COUNTERS", "LOCAL", "FramePath"]
 
 #: Questions whether anyone holds the VIP, before the first announcement.
 PROBES: Final = 3
-#: Seconds between two signs of life, above which this node was absent.
+#: Seconds between two signs of life, above which a node was absent that nobody else replaces.
 ABSENT: Final = 2.0
 #: The link header that stands for this node's own kernel.
 LOCAL: Final = b""
@@ -69,6 +73,7 @@ COUNTERS: Final[dict[str, str]] = {
     "frames_nobody": "frames of a flow that no node can take: all failed, disabled or draining",
     "frames_no_flow": "ICMP errors about a flow that no node has",
     "frames_not_scheduler": "clients' frames while this node isn't scheduler",
+    "frames_absent": "clients' frames that waited while this node was absent: discarded",
     **kinds.COUNTERS,
     **announce.COUNTERS,
     "frame_errors": "exceptions caught at a frame: a bug, see the log",
@@ -81,7 +86,9 @@ class FramePath:
 
     `rules`: of this node; `scheduler`: the client table and the server status table; `announcer`:
     its part in ARP; `reach`: who is there; `headers`: node number → link header
-    (`frame.link_header`) of every node of the array, `LOCAL` for this one. Starts as no scheduler.
+    (`frame.link_header`) of every node of the array, `LOCAL` for this one. `absent_after`: seconds
+    between two signs of life above which this node was absent; `elected`: others may become
+    scheduler meanwhile. Starts as no scheduler.
     """
 
     def __init__(
@@ -91,6 +98,8 @@ class FramePath:
         announcer: Announcer,
         reach: Reach,
         headers: Mapping[int, bytes],
+        absent_after: float = ABSENT,
+        elected: bool = False,
     ) -> None:
         self._active = attrs.evolve(rules, scheduler=True)
         # What offloads have merged was several frames within the MTU.
@@ -105,12 +114,24 @@ class FramePath:
         self._second = 0
         self._counts = [0] * len(_NAMES)
         self._arp_counts = dict.fromkeys(announce.COUNTERS, 0)
-        self._own = self._nobody = self._no_flow = self._not_scheduler = 0
+        self._own = self._nobody = self._no_flow = self._not_scheduler = self._absent = 0
+        self._absent_after = absent_after
+        self._elected = elected
+        #: Active and not mute: the one question that each frame asks.
+        self._routes = False
+        self._quiet = False
         self.scheduler = scheduler
         self.announcer = announcer
         self.reach = reach
         #: Whether this node is scheduler.
         self.active = False
+        #: Whether it keeps still all the same.
+        self.muted = False
+        #: Seconds that an elected node was absent; who has seen to it sets it to 0.
+        self.gap = 0.0
+        #: MACs that have the VIP by ARP frames of this wake, for an elected node; the adapter
+        #: empties it.
+        self.claims: dict[bytes, None] = {}
         #: Frames to send after the wake, in order.
         self.replies: list[bytes] = []
         #: Exceptions at a frame, which the adapter caught.
@@ -123,30 +144,61 @@ class FramePath:
         self._active = attrs.evolve(self._active, mtu=mtu)
         self._idle = attrs.evolve(self._idle, mtu=mtu)
 
-    def activate(self, active: bool, now: float) -> None:
-        """Be scheduler from now on, or no more. Buckets count as just used (seed)."""
-        self.active = active
+    def activate(self, active: bool, now: float, probes: int = PROBES) -> None:
+        """Be scheduler from now on, or no more. Buckets count as just used (seed).
+
+        `probes`: before the first announcement; a candidate that has probed needs none.
+        """
+        self.active = self._routes = active
+        self.muted = self._quiet = False
         if active:
             self.scheduler.table.touch_all(second_of(now))
-            self.announcer.start(now, probes=PROBES)
+            self.announcer.start(now, probes)
         else:
             self.announcer.stop()
+            self.replies.clear()
+
+    def mute(self, on: bool, now: float) -> None:
+        """A scheduler discards all frames, answers and announces nothing, or goes on."""
+        if not self.active or on == self.muted:
+            return
+        self.muted = on
+        self._routes = not on
+        if on:
+            self.announcer.stop()
+            self.replies.clear()
+        else:
+            self.announcer.start(now)
+
+    def quiet(self) -> None:
+        """Another node becomes scheduler: no ARP from here on; frames go on till they stop."""
+        self._quiet = True
+        self.announcer.stop()
+        self.replies.clear()
+
+    def announce(self, now: float) -> None:
+        """Announce all over again: whoever forgot our MAC, a switch above all, learns it anew."""
+        if self._routes and not self._quiet:
+            self.announcer.start(now)
 
     def alive(self, now: float) -> None:
-        """This node runs at `now`; told at least every `ABSENT` seconds.
+        """This node runs at `now`; told several times in `absent_after` seconds.
 
         After a longer gap (stopped, starved) frames have waited meanwhile, so how long a bucket was
-        silent is unknown: all count as just used.
+        silent is unknown: all count as just used. An elected node's `gap` says so.
         """
-        if now > self._alive_at + ABSENT:
+        if now > self._alive_at + self._absent_after:
             self.scheduler.table.touch_all(second_of(now))
+            if self._elected:
+                self.gap = max(self.gap, now - self._alive_at)
+                self.mute(True, now)
         self._alive_at = now
 
     def wake(self, now: float) -> None:
         """The time of the frames that follow. `now`: seconds, monotonic."""
         self._now = now
         self._second = second_of(now)
-        if now > self._alive_at + ABSENT:
+        if now > self._alive_at + self._absent_after:
             self.alive(now)
 
     # ---------------------------------------------------------------- for every frame
@@ -156,8 +208,8 @@ class FramePath:
 
         `merged`: not 0 if the kernel's offloads made it out of several.
         """
-        if not self.active:
-            self._pass_by(frame)
+        if not self._routes:
+            self._pass_by(frame, merged)
             return None
         kind, address, port = classify(frame, self._merged if merged else self._active)
         if kind is _TCP:
@@ -215,6 +267,7 @@ class FramePath:
         self._counts[Kind.ARP] += 1
         counter, reply = self.announcer.hear(frame, self._now)
         self._arp_counts[counter] += 1
+        self._claimed(counter)
         packet = arp.parse(frame)
         if packet is not None:
             self.reach.hear(packet)
@@ -229,13 +282,27 @@ class FramePath:
             counter, _ = self.announcer.hear(frame, self._now)
             if counter == announce.CONFLICT:
                 self._arp_counts[counter] += 1
+                self._claimed(counter)
         self.announcer.defend(self._now)
 
-    def _pass_by(self, frame: memoryview) -> None:
-        """A frame while this node isn't scheduler."""
-        kind, _, _ = classify(frame, self._idle)
+    def _claimed(self, counter: str) -> None:
+        """Keep whose MAC the VIP has by a frame that the announcer has just heard."""
+        if self._elected:
+            who = self.announcer
+            mac = {announce.CLAIM: who.holder, announce.CONFLICT: who.rival}.get(counter)
+            if mac is not None:
+                self.claims[mac] = None
+
+    def _pass_by(self, frame: memoryview, merged: int) -> None:
+        """A frame while this node isn't scheduler, or is mute."""
+        if self.active:
+            kind, _, _ = classify(frame, self._merged if merged else self._active)
+        else:
+            kind, _, _ = classify(frame, self._idle)
         if kind is Kind.ARP:
             self._hear(frame)
+        elif kind < IGNORED and self.active:
+            self._absent += 1
         elif kind < IGNORED:
             self._not_scheduler += 1
         else:
@@ -258,6 +325,7 @@ class FramePath:
             "frames_nobody": self._nobody,
             "frames_no_flow": self._no_flow,
             "frames_not_scheduler": self._not_scheduler,
+            "frames_absent": self._absent,
             **counts,
             **self._arp_counts,
             "frame_errors": self.errors,

@@ -1,7 +1,8 @@
 """Decides which node a new bucket goes to, by the server status table.
 
 Placement takes the least loaded node for its weight among those open to new buckets: enabled, live,
-not draining, weight above 0. Of equals the lower number is taken. Load is what `by` names:
+neither held nor draining, weight above 0. Of equals the lower number is taken. Load is what `by`
+names:
 
     groups        IP groups: the node's buckets in the client table, always up to date
     hits          responses since the node's start, as of its last status
@@ -46,6 +47,7 @@ class NodeRow:
         "draining",
         "enabled",
         "failed",
+        "held",
         "hits",
         "mac",
         "name",
@@ -74,6 +76,8 @@ class NodeRow:
         self.enabled = enabled
         self.draining = draining
         self.failed = False
+        #: It answers, but not all that it is asked: it keeps what it has.
+        self.held = False
         self.average_response = 0.0
         self.hits = 0
         self.open_connections = 0
@@ -94,7 +98,8 @@ class NodeRow:
     @property
     def open_to_new(self) -> bool:
         """Whether placement may choose this node."""
-        return self.enabled and not self.failed and not self.draining and self.weight > 0
+        shut = self.failed or self.held or self.draining
+        return self.enabled and not shut and self.weight > 0
 
     def status(self, hits: int, open_connections: int, average_response: float) -> None:
         """Take in what the node said of itself: placements count anew from here."""

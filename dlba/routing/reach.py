@@ -100,6 +100,14 @@ class Reach:
         """Ask no more."""
         self.next_at = inf
 
+    def forget(self) -> None:
+        """Nothing is known of any node: all are there until they are silent."""
+        self.forgive()
+        self._changes.clear()
+        for one in self._watched.values():
+            one.answers = 0
+            one.failed = False
+
     def forgive(self) -> None:
         """Questions that are open don't count, and silence is counted anew."""
         for one in self._watched.values():

@@ -20,12 +20,17 @@ __all__ = ["BATCH", "PortReader"]
 
 #: Frames of one wake: about a millisecond.
 BATCH: Final = 256
+#: Wakes of a drain at most: what 8 MiB of socket buffer hold, and as much again.
+DRAIN: Final = 256
 #: Seconds between two log lines about exceptions.
 SELDOM: Final = 10.0
 
 
 class PortReader:
-    """Reads `port` from now on, until `stop`; `lost(port, error)` is called when it fails."""
+    """Reads `port` from now on, until `stop`; `lost(port, error)` is called when it fails.
+
+    `after`: called after each wake, when its frames and replies are out.
+    """
 
     _log = Logger()
 
@@ -35,10 +40,12 @@ class PortReader:
         port: LinkPort,
         path: FramePath,
         lost: Callable[[LinkPort, OSError], None],
+        after: Callable[[], None] | None = None,
     ) -> None:
         self._poller = poller
         self._path = path
         self._lost = lost
+        self._after = after
         self._told = float("-inf")
         self.port = port
         self._fd = port.fileno()
@@ -57,14 +64,26 @@ class PortReader:
 
     def read(self) -> None:
         """Take what waits, at most `BATCH` frames."""
+        if self._wake() >= 0 and self._after is not None:
+            self._after()
+
+    def drain(self) -> None:
+        """Take all that waits, though no more than a socket buffer holds; nothing is told."""
+        for _ in range(DRAIN):
+            if self._wake() < BATCH:
+                return
+
+    def _wake(self) -> int:
+        """How many frames were read; -1 from a port that has failed."""
         path, port = self._path, self.port
         now = time.monotonic()
         path.wake(now)
+        count = 0
         try:
-            port.pump(path.route, BATCH)
+            count = port.pump(path.route, BATCH)
         except OSError as error:
             self._lost(port, error)
-            return
+            return -1
         except Exception:  # noqa: BLE001 - the boundary of a frame
             path.errors += 1
             if now >= self._told + SELDOM:
@@ -74,3 +93,4 @@ class PortReader:
             replies, path.replies = path.replies, []
             for frame in replies:
                 port.send(frame)
+        return count

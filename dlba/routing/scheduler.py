@@ -6,8 +6,8 @@
   only where nobody is.
 - A failed node loses all its buckets at once; they are placed anew as packets come. A bucket whose
   node number has no row is placed anew likewise, with its next packet.
-- A draining or disabled node, or one of weight 0, gets no new bucket; what it has, moves when
-  silent.
+- A draining, held or disabled node, or one of weight 0, gets no new bucket; what it has, moves
+  when silent.
 
 `choose` runs for every frame: two look-ups in flat memory and one in a set while a bucket keeps its
 node (about 0.12 µs); what else may happen to a bucket stands in `_decide`, which `where` asks too.
@@ -39,9 +39,9 @@ class Why(Enum):
     PLACED = "unassigned: it goes to the node with the least load for its weight"
     LOST = "its node has failed or is gone: it goes to the node with the least load for its weight"
     MOVES = "silent for longer than bucket_timeout, and another node has less load for its weight"
-    LEAVES = "silent for longer than bucket_timeout, and its node is draining or disabled"
+    LEAVES = "silent for longer than bucket_timeout, and its node is draining, held or disabled"
     STAYS = "silent for longer than bucket_timeout, but no other node is better"
-    NOBODY = "no node is enabled, live, not draining and of a weight above 0"
+    NOBODY = "no node is enabled, live, neither draining nor held and of a weight above 0"
 
 
 @attrs.frozen
@@ -189,16 +189,24 @@ class Scheduler:
 
     def fail(self, node: int) -> int:
         """The node has failed: all its buckets become unassigned; gives how many those were."""
+        self.mark(node)
+        return self.table.release(node)
+
+    def mark(self, node: int) -> None:
+        """As `fail`, but its buckets stay in the table until a packet comes for them."""
         row = self._rows[node]
         row.failed = True
         row.lost()
         self._live.discard(node)
-        return self.table.release(node)
 
     def recover(self, node: int) -> None:
         """The node lives again; it gets unassigned and long unused buckets only."""
         self._rows[node].failed = False
         self._live.add(node)
+
+    def hold(self, node: int, on: bool) -> None:
+        """The node gets no new buckets while `on`: nobody knows how it is."""
+        self._rows[node].held = on
 
     def drain(self, node: int) -> None:
         """The node gets no new buckets."""

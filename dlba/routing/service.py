@@ -1,19 +1,19 @@
-"""Runs the scheduler's part of a node: reads frames, answers ARP, asks who is there.
+"""Runs the scheduler's part of a node: who reads frames, when it is scheduler, what it tells of it.
 
-An adapter. Frames are read in wakes of at most `BATCH`; `dlba.routing.path` says what becomes of
-each. One timer serves announcements and questions: it reads the answers that wait before anybody is
-judged by their absence, and judges nobody while this node's own link is down or answers were lost.
+An adapter. `dlba.routing.path` says what becomes of each frame, `linkwatch` keeps the ports read,
+`turn` announces, asks and judges, `standing` keeps what each node lacks.
+
+Here the configuration says who is scheduler; where nodes elect it, see `dlba.routing.elected`.
 
 A port that fails, or a link without carrier, makes the node's role `fault` until it is back.
 
-Source: routing.md "The frame path", "ARP"; election.md "Time".
+Source: routing.md "The frame path", "ARP"; election.md "Time", "Takeover".
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from math import inf
 from typing import Any, Final
 
 from twisted.application.service import Service
@@ -25,17 +25,17 @@ from dlba.routing import kept
 from dlba.routing.array import frame_path, scheduler_of
 from dlba.routing.guardwatch import GuardWatch
 from dlba.routing.hashtable import second_of
-from dlba.routing.linkport import LinkPort
+from dlba.routing.linkwatch import LinkWatch
 from dlba.routing.needs import TUN
-from dlba.routing.reader import PortReader
+from dlba.routing.path import ABSENT
 from dlba.routing.segment import Segment
+from dlba.routing.standing import Standing
+from dlba.routing.turn import Turn
 
-__all__ = ["RoutingService"]
+__all__ = ["OwnStatus", "RoutingService"]
 
-#: Seconds between two looks whether a lost interface is back, and between own statuses.
+#: Seconds between own statuses, and looks at what changes seldom.
 EVERY: Final = 1.0
-#: Seconds between two log lines of one kind that others can cause.
-SELDOM: Final = 10.0
 
 #: Hits, open connections and average response (seconds) of this node.
 OwnStatus = Callable[[], tuple[int, int, float]]
@@ -48,6 +48,8 @@ class RoutingService(Service):
     """
 
     _log = Logger()
+    #: Whether others say by calls when this node is scheduler.
+    _elected = False
 
     def __init__(
         self,
@@ -58,29 +60,39 @@ class RoutingService(Service):
         own_status: OwnStatus,
     ) -> None:
         assert config.interface is not None
+        assert config.array.vip is not None
+        array = config.array
         self._reactor = reactor
         self._poller = poller
-        self._array = config.array
-        self._own = config.array.nodes[config.node].number
+        self._array = array
+        self._own = array.nodes[config.node].number
         self._own_status = own_status
         self._interface = config.interface
-        self._is_scheduler = scheduler_of(config.array.nodes) == config.node
-        self.segment = Segment(config.array, config.node, config.interface, config.state)
-        own_mac = config.array.routing.own_mac
-        self.guard_watch = GuardWatch(reactor, self.segment.guard) if own_mac else None
-        self.path = frame_path(config.array, config.node, 1500, hash_key)
+        self._by_configuration = not self._elected and scheduler_of(array.nodes) == config.node
         self._state = config.state
-        self._numbers = {node.name: node.number for node in config.array.nodes.values()}
-        self._hash_name = kept.name_of_hash(config.array.routing.hash, hash_key)
-        self._readers: list[PortReader] = []
-        self._timer: Any = None
+        self._numbers = {node.name: node.number for node in array.nodes.values()}
+        self._hash_name = kept.name_of_hash(array.routing.hash, hash_key)
         self._every_second: Any = None
-        self._answers_lost = 0
-        self._conflicts = 0
-        self._conflict_told = -inf
-        self._fault = ""
-        #: What this node lacks to take flows itself.
-        self._lacking: set[str] = set()
+        self.segment = Segment(array, config.node, config.interface, config.state)
+        own_mac = array.routing.own_mac
+        self.guard_watch = GuardWatch(reactor, self.segment.guard) if own_mac else None
+        self.path = path = frame_path(array, config.node, 1500, hash_key, self._elected)
+        self.standing = Standing(path.scheduler, in_force=not self._elected)
+        tell = self._tell if self._elected else None
+        self._links = LinkWatch(
+            poller, self.segment, path, config.interface, tell, self._fault_changed
+        )
+        absent_after = array.election.down_after if self._elected else ABSENT
+        self._turn = Turn(
+            reactor,
+            path,
+            self.segment,
+            self._links,
+            self.standing,
+            config.array.vip,
+            absent_after,
+            self._tell,
+        )
 
     # ---------------------------------------------------------------- life
 
@@ -92,7 +104,7 @@ class RoutingService(Service):
         super().privilegedStartService()
         self.segment.open()
         self.path.set_mtu(self.segment.mtu())
-        if self._is_scheduler:
+        if self._by_configuration:
             # Here, where what can't be done stops the start; it is read from `startService` on.
             self.segment.schedule(True)
 
@@ -100,11 +112,11 @@ class RoutingService(Service):
         """Read, and be scheduler if the configuration says so."""
         super().startService()
         self._poller.attach(self._reactor)
-        if self._is_scheduler:
+        if self._by_configuration:
             self._take_table()
             self._activate()
         else:
-            kept.drop(self._state)  # others schedule meanwhile
+            kept.drop(self._state)  # others schedule meanwhile, or did
         self._log.info(
             "{role} of {vip} on {interface}, frames by {port}",
             role=self.role,
@@ -114,21 +126,22 @@ class RoutingService(Service):
         )
         if self.guard_watch is not None:
             self.guard_watch.startService()
-        self._read()
+        self._links.read()
         self._second()
-        self._tick()
+        self._turn.take()
 
     def stopService(self) -> None:
         """Give the role up and put the kernel's settings back."""
         super().stopService()
-        for call in (self._timer, self._every_second):
-            if call is not None and call.active():
-                call.cancel()
-        self._timer = self._every_second = None
+        self._turn.stop()
+        if self._every_second is not None and self._every_second.active():
+            self._every_second.cancel()
+        self._every_second = None
         if self.path.active:
-            self._keep_table()
+            if not self._elected:
+                self._keep_table()
             self.path.activate(False, time.monotonic())
-        self._stop_reading()
+        self._links.stop()
         self._poller.detach()
         if self.guard_watch is not None:
             self.guard_watch.stopService()
@@ -158,141 +171,45 @@ class RoutingService(Service):
         self.path.activate(True, now)
         self.path.reach.start(now)
 
-    # ---------------------------------------------------------------- reading
+    # ---------------------------------------------------------------- for whoever is elected
 
-    def _read(self) -> None:
-        for port in (self.segment.arp, self.segment.frames):
-            if port is not None:
-                self._readers.append(PortReader(self._poller, port, self.path, self._lose))
+    def _tell(self) -> None:
+        """A wake or a turn is over."""
 
-    def _stop_reading(self) -> None:
-        for reader in self._readers:
-            reader.stop()
-        self._readers.clear()
+    def _fault_changed(self) -> None:
+        if not self._links.fault:
+            # Whoever forgot our MAC, a switch above all, learns it anew.
+            self.path.announce(time.monotonic())
 
-    def _lose(self, port: LinkPort, error: OSError) -> None:
-        """A port has failed."""
-        self._set_fault(f"{self._interface}: {error.strerror or error}")
-        self._stop_reading()
-        self.segment.lose()
-
-    def _set_fault(self, why: str) -> None:
-        if why and why != self._fault:
-            self._log.error("fault: {why}", why=why)
-        elif self._fault and not why:
-            self._log.info("{interface} is back", interface=self._interface)
-        self._fault = why
-
-    # ---------------------------------------------------------------- timers
+    # ---------------------------------------------------------------- once a second
 
     def _second(self) -> None:
-        """Once a second: what may have changed about this node and its interface."""
+        """What may have changed about this node and its interface."""
         self._every_second = self._reactor.callLater(EVERY, self._second)
         self.path.scheduler.row(self._own).status(*self._own_status())
         self.path.set_mtu(self.segment.mtu())
         self._look_at_tun()
-        if self.segment.arp is None:
-            why = self.segment.reopen()
-            if why:
-                self._set_fault(why)
-                return
-            self._read()
-        if not self.segment.carrier():
-            self._set_fault(f"{self._interface}: no carrier")
-        elif self._fault:
-            self._set_fault("")
-            if self.path.active:
-                # Whoever forgot our MAC, a switch above all, learns it anew.
-                self.path.announcer.start(time.monotonic())
-
-    def _tick(self) -> None:
-        """Announcements and questions that are due; verdicts about nodes."""
-        if not self.running:
-            return
-        try:
-            self._act(time.monotonic())
-        except Exception:  # noqa: BLE001 - a bug here must not end announcements for good
-            self._log.failure("an exception at a turn of the scheduler")
-        due = min(self.path.announcer.next_at, self.path.reach.next_at)
-        wait = min(max(due - time.monotonic(), 0.001), EVERY)
-        self._timer = self._reactor.callLater(wait, self._tick)
-
-    def _act(self, now: float) -> None:
-        path = self.path
-        path.alive(now)
-        for reader in tuple(self._readers):
-            if reader.port is self.segment.arp:
-                reader.read()
-        arp = self.segment.arp  # None if reading has lost it
-        if now >= path.reach.next_at and not self._hears(arp):
-            path.reach.forgive()
-        frames = (*path.announcer.due(now), *path.reach.due(now))
-        if arp is not None:
-            for frame in frames:
-                arp.send(frame)
-        for change in path.reach.take_changes():
-            self._judge(change.number, change.alive)
-        self._tell_of_conflicts(now)
-
-    def _hears(self, arp: LinkPort | None) -> bool:
-        """Whether silence since the last question is that of others."""
-        if arp is None or not self.segment.carrier():
-            return False
-        lost, self._answers_lost = self._answers_lost, arp.dropped()
-        return lost == self._answers_lost
-
-    def _judge(self, number: int, alive: bool) -> None:
-        scheduler = self.path.scheduler
-        name = scheduler.row(number).name
-        if alive:
-            scheduler.recover(number)
-            self._log.info("node {name} answers again", name=name)
-        else:
-            count = scheduler.fail(number)
-            self._log.warn(
-                "node {name} doesn't answer: failed, {count} buckets freed", name=name, count=count
-            )
-
-    def _tell_of_conflicts(self, now: float) -> None:
-        count = self.path.conflicts - self._conflicts
-        if count and now >= self._conflict_told + SELDOM:
-            rival = self.path.announcer.rival or b""
-            self._log.error(
-                "{vip} is claimed by {mac} too ({count} frames, its or others'): announced again",
-                vip=self._array.vip,
-                mac=rival.hex(":"),
-                count=count,
-            )
-            self._conflicts += count
-            self._conflict_told = now
 
     # ---------------------------------------------------------------- for others
 
     def server_changed(self, alive: bool) -> None:
         """Prototype mode: this node's own server answers on the VIP, or no more."""
-        self._set_own("server", alive)
-
-    def _set_own(self, what: str, alive: bool) -> None:
-        """One thing without which this node can take no flow works, or no more."""
-        scheduler, before = self.path.scheduler, bool(self._lacking)
-        (self._lacking.discard if alive else self._lacking.add)(what)
-        if bool(self._lacking) != before:
-            (scheduler.fail if self._lacking else scheduler.recover)(self._own)
+        self.standing.lack(self._own, "server", not alive)
 
     def _look_at_tun(self) -> None:
         """Without the TUN device no frame reaches this node's own kernel."""
         alive = self.segment.mend_tun()
-        if alive != ("tun" not in self._lacking):
+        if alive != ("tun" not in self.standing.lacks(self._own)):
             if alive:
                 self._log.info("{tun} is back", tun=TUN)
             else:
                 self._log.error("{tun} is down: this node takes no flows of its own", tun=TUN)
-            self._set_own("tun", alive)
+            self.standing.lack(self._own, "tun", not alive)
 
     @property
     def role(self) -> str:
         """`scheduler`, `backup` or `fault`."""
-        if self._fault:
+        if self._links.fault:
             return "fault"
         return "scheduler" if self.path.active else "backup"
 

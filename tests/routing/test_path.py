@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from dlba.routing.announce import Announcer
 from dlba.routing.frame import link_header
 from dlba.routing.hashtable import UNASSIGNED, ClientTable
-from dlba.routing.path import COUNTERS, LOCAL, FramePath
+from dlba.routing.path import ABSENT, COUNTERS, LOCAL, FramePath
 from dlba.routing.placement import NodeRow
 from dlba.routing.reach import Peer, Reach
 from dlba.routing.scheduler import Scheduler
@@ -41,7 +41,9 @@ OTHERS = dict(enumerate(MEMBERS, 1))  # node 0 is this one
 HEADERS = {0: LOCAL} | {n: link_header(mac(to), mac(OWN)) for n, to in OTHERS.items()}
 
 
-def frame_path(active: bool = True, **changes) -> FramePath:
+def frame_path(
+    active: bool = True, absent_after: float = ABSENT, elected: bool = False, **changes
+) -> FramePath:
     rows = [
         NodeRow(n, "abc"[n], mac([OWN, *MEMBERS][n]), f"10.99.0.{10 + n}", weight=1)
         for n in range(3)
@@ -58,6 +60,8 @@ def frame_path(active: bool = True, **changes) -> FramePath:
             3,
         ),
         HEADERS,
+        absent_after,
+        elected,
     )
     if active:
         made.activate(True, 50.0)
@@ -314,6 +318,80 @@ class BackupTests(Case):
         self.path.activate(False, 71.0)
         self.assertEqual(self.path.announcer.due(1e6), ())
         self.assertIs(self.route(plain()), None)
+
+
+class ElectedTests(Case):
+    CLAIM = Ether(src=ROUTER, dst=SCHEDULER) / ARP(op=2, hwsrc=ROUTER, psrc=VIP, pdst=CLIENT)
+
+    def setUp(self):
+        self.path = frame_path(absent_after=0.3, elected=True)
+        self.path.alive(50.0)
+
+    def test_after_a_gap_it_is_mute_before_any_frame(self):
+        self.path.wake(50.29)
+        self.assertEqual((self.path.muted, self.path.gap), (False, 0))
+        self.path.wake(50.5)
+        self.assertEqual((self.path.muted, self.path.gap), (True, 0.5))
+        for frame in (plain(), plain(b"x" * 20000), link() / ip() / ICMP(), ArpTests.QUESTION):
+            self.assertIs(self.route(frame, merged=True), None)
+        self.assertEqual((self.path.replies, self.path.scheduler.table.assigned), ([], 0))
+        self.assertEqual(self.path.announcer.due(1e6), ())
+        self.path.announce(51.0)
+        self.assertEqual(self.path.announcer.due(1e6), ())
+        self.assertEqual(self.counted(), {"frames_absent": 3, "frames_arp": 1, "arp_other": 1})
+
+    def test_a_second_gap_leaves_the_longer_one(self):
+        self.path.alive(55.0)
+        self.path.alive(56.0)
+        self.assertEqual(self.path.gap, 5.0)
+
+    def test_going_on(self):
+        self.path.alive(55.0)
+        self.path.mute(False, 56.0)
+        self.assertEqual(len(self.path.announcer.due(56.0)), 6)  # no probes
+        self.assertEqual(self.route(plain()), LOCAL)
+        self.path.mute(False, 57.0)
+        self.assertEqual(self.path.announcer.due(56.5), ())
+
+    def test_mute_is_a_scheduler_s(self):
+        self.path.mute(True, 51.0)
+        self.path.activate(False, 52.0)
+        self.assertFalse(self.path.muted)
+        self.path.mute(True, 53.0)
+        self.path.mute(False, 54.0)
+        self.assertEqual((self.path.muted, self.path.announcer.active), (False, False))
+        self.path.activate(True, 55.0, probes=0)
+        self.assertEqual(len(self.path.announcer.due(55.0)), 6)
+        self.assertEqual(self.route(plain()), LOCAL)
+
+    def test_a_gap_of_a_node_that_isn_t_elected_mutes_nobody(self):
+        self.path = frame_path()
+        self.path.alive(50.0)
+        self.path.wake(500.0)
+        self.assertEqual((self.path.muted, self.path.gap), (False, 0))
+        self.assertEqual(self.route(plain()), LOCAL)
+
+    def test_replies_that_were_not_sent_are_none_any_more(self):
+        for silence in (lambda: self.path.mute(True, 50.0), lambda: self.path.activate(False, 51)):
+            self.route(ArpTests.QUESTION)
+            self.assertEqual(len(self.path.replies), 1)
+            silence()
+            self.assertEqual(self.path.replies, [])
+            self.path.mute(False, 50.0)
+
+    def test_claims(self):
+        self.route(self.CLAIM)
+        self.route(self.CLAIM)
+        self.route(ArpTests.QUESTION)
+        self.route(Ether(src=SCHEDULER, dst=SCHEDULER) / ARP(op=2, hwsrc=SCHEDULER, psrc=VIP))
+        self.assertEqual(list(self.path.claims), [mac(ROUTER)])
+        self.path.claims = {}
+        self.path.activate(False, 51.0)
+        self.route(self.CLAIM)
+        self.assertEqual(list(self.path.claims), [mac(ROUTER)])
+        self.path = frame_path()
+        self.route(self.CLAIM)
+        self.assertEqual(self.path.claims, {})
 
 
 class EverythingTests(SynchronousTestCase):

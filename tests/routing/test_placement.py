@@ -39,6 +39,7 @@ class RowTests(SynchronousTestCase):
         for column, value in (
             ("enabled", False),
             ("failed", True),
+            ("held", True),
             ("draining", True),
             ("weight", 0),
         ):

@@ -161,6 +161,17 @@ class AbsenceTests(Case):
         self.made.start(self.now + 60)
         self.assertEqual(self.made.failed, {2})
 
+    def test_forgotten(self):
+        self.rounds(5)
+        self.assertEqual(self.made.failed, {1, 2})
+        self.rounds(2, 1)
+        self.made.due(self.now)
+        self.made.hear(answer(1))  # a change that nobody has taken
+        self.made.forget()
+        self.assertEqual((self.made.failed, self.made.take_changes()), (frozenset(), []))
+        self.assertEqual(self.rounds(3), [])
+        self.assertEqual(len(self.rounds(1)), 2)
+
     @given(st.lists(st.tuples(LATE, st.sets(st.sampled_from([1, 2]))), max_size=60))
     def test_against_the_rule_by_itself(self, story):
         """A node fails only after `retries` rounds of silence in time; it returns after as many."""

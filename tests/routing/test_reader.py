@@ -6,7 +6,7 @@ from itertools import count
 from twisted.trial.unittest import SynchronousTestCase
 
 from dlba.poller import READ
-from dlba.routing.reader import BATCH, PortReader
+from dlba.routing.reader import BATCH, DRAIN, PortReader
 from tests.routing.frames import plain
 from tests.routing.test_path import ArpTests, frame_path, view
 
@@ -98,3 +98,35 @@ class ReaderTests(SynchronousTestCase):
         self.port.error, self.port.waiting = None, [plain()]
         self.reader.read()
         self.assertEqual(len(self.port.routed), 1)
+
+    def test_who_comes_after_a_wake(self):
+        path, told = self.path, []
+        self.reader.stop()
+        reader = PortReader(
+            self.poller,
+            self.port,
+            path,
+            lambda *_: told.append("lost"),
+            lambda: told.append(len(self.port.sent)),
+        )
+        self.port.waiting = [bytes(ArpTests.QUESTION)]
+        reader.on_event(READ)
+        self.assertEqual(told, [1])  # the reply is out
+        self.port.error = RuntimeError("a bug")
+        reader.read()
+        self.assertEqual(told, [1, 1])
+        self.flushLoggedErrors(RuntimeError)
+        self.port.error = OSError(errno.ENETDOWN, "Network is down")
+        reader.read()
+        self.assertEqual(told, [1, 1, "lost"])
+
+    def test_a_drain_takes_what_waits_and_tells_nobody(self):
+        counts = [BATCH, BATCH, 5, 7]
+        self.port.pump = lambda route, limit: counts.pop(0)
+        self.reader._after = lambda: self.fail("told")
+        self.reader.drain()
+        self.assertEqual(counts, [7])
+        calls = []
+        self.port.pump = lambda route, limit: calls.append(limit) or limit
+        self.reader.drain()
+        self.assertEqual(len(calls), DRAIN)

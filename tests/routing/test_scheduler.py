@@ -125,6 +125,24 @@ class ChooseTests(SynchronousTestCase):
             getattr(made, reopen)(0)
             self.assertEqual(self.send(made, 9, 2), [0, 0])
 
+    def test_a_held_node_gets_nothing_new(self):
+        made = scheduler(1, 1)
+        self.send(made, 0, 1)
+        made.hold(0, True)
+        self.assertEqual(self.send(made, 0, 1, 2), [0, 1, 1])
+        made.hold(0, False)
+        self.assertEqual(self.send(made, 3), [0])
+
+    def test_a_marked_node_s_buckets_are_placed_anew_one_by_one(self):
+        made = scheduler(1, 1)
+        self.send(made, 0, 1, 2, 3)
+        version = made.table.version
+        made.mark(1)
+        self.assertEqual((made.table.version, made.rows[1].failed), (version, True))
+        self.assertEqual(self.send(made, 1), [0])
+        self.assertEqual(made.table.node_of(3), 1)
+        self.assertEqual(made.fail(1), 1)
+
     def test_weight_0_is_draining(self):
         made = scheduler(1, 1)
         self.send(made, 0, 1)
@@ -210,7 +228,9 @@ class ChooseTests(SynchronousTestCase):
             with self.assertRaisesRegex(ValueError, "number: expected one of its own from 0 to"):
                 Scheduler(ClientTable(4), wrong, TIMEOUT)
         made = scheduler(1)
-        for event in ("fail", "recover", "drain", "resume", "enable", "disable"):
+        with self.assertRaises(KeyError):
+            made.hold(3, True)
+        for event in ("fail", "mark", "recover", "drain", "resume", "enable", "disable"):
             with self.assertRaises(KeyError):
                 getattr(made, event)(3)
 
