@@ -16,7 +16,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final, Protocol
 
-import attrs
 from cryptography import x509
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
@@ -27,7 +26,6 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 
 from dlba.addresses import Endpoint
-from dlba.config.values import NodeConfig
 from dlba.election.connection import END, Connection
 from dlba.election.credentials import Credentials, Current, node_of
 from dlba.election.dialer import Dialer
@@ -35,6 +33,7 @@ from dlba.election.hello import Hello, check
 from dlba.election.listener import Listener
 from dlba.election.messages import Message, pack
 from dlba.election.notes import STRANGER, Notes
+from dlba.election.peers import PeerAddress, peers_of
 from dlba.errors import DLBAError, PeerError
 
 __all__ = ["Channel", "ChannelEvents", "PeerAddress", "peers_of"]
@@ -48,33 +47,6 @@ SLOWEST: Final = 0.25
 LATE: Final = 0.02
 
 _SYSTEM = secrets.SystemRandom()
-
-
-@attrs.frozen(kw_only=True)
-class PeerAddress:
-    """Another node: who it is, and where its channel is reached; `mac` as 02:00:00:00:00:0a."""
-
-    number: int
-    name: str
-    mac: str
-    host: str
-    port: int
-
-
-def peers_of(config: NodeConfig) -> tuple[PeerAddress, ...]:
-    """All other nodes of the array, enabled or not; `config` must have a channel."""
-    assert config.channel is not None
-    port = config.channel.listen.port
-    found = []
-    for node in config.array.nodes.values():
-        at = node.channel or Endpoint(node.address, port)
-        mac = node.mac.hex(":")
-        if node.name != config.node:
-            peer = PeerAddress(
-                number=node.number, name=node.name, mac=mac, host=at.host, port=at.port
-            )
-            found.append(peer)
-    return tuple(found)
 
 
 class ChannelEvents(Protocol):

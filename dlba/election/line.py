@@ -10,7 +10,8 @@ expression larger or deeper than ours get. Not even an error travels: a refusal 
 | take | kind, fields, data, see `messages` | None, at once: it is the flow control |
 | ping | | None, at once |
 
-Source: election.md; facts on what the broker does with larger input, in docs/limits.md.
+Source: election.md. What the broker would take is more: 4 MB of nested lists keep it busy for
+seconds, classes and references go to jelly, and messages of exceptions go to the peer.
 """
 
 from __future__ import annotations
