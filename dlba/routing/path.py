@@ -167,7 +167,7 @@ class FramePath:
         if on:
             self.announcer.stop()
             self.replies.clear()
-        else:
+        elif not self._quiet:
             self.announcer.start(now)
 
     def quiet(self) -> None:

@@ -207,6 +207,22 @@ class RoleTests(ElectedCase):
         self.assertEqual((packet.src, packet[ARP].hwsrc), (OWN, OWN))
         self.assertEqual((packet[ARP].psrc, packet[ARP].pdst), ("0.0.0.0", VIP))
 
+    def test_quiet(self):
+        self.schedule()
+        self.made.quiet()
+        self.vip_frames()
+        self.wake(self.segment.arp, QUESTION)
+        self.assertEqual(self.wake(self.segment.frames, plain()), [HEADERS[0]])
+        self.pass_(20, 1, 2)
+        self.assertEqual(self.vip_frames(), [])
+
+    def test_a_node_says_that_it_drains(self):
+        self.schedule()
+        self.made.drain_node(0, True)
+        self.assertEqual(self.made.where(1, 1)["node"], "b")
+        self.made.drain_node(0, False)
+        self.assertEqual(self.made.where(1, 1)["node"], "a")
+
     def test_held_and_status(self):
         self.schedule()
         self.made.hold(0, True)

@@ -364,6 +364,22 @@ class ElectedTests(Case):
         self.assertEqual(len(self.path.announcer.due(55.0)), 6)
         self.assertEqual(self.route(plain()), LOCAL)
 
+    def test_quiet_until_it_has_the_role_anew(self):
+        self.route(ArpTests.QUESTION)
+        self.path.quiet()
+        self.assertEqual(self.path.replies, [])
+        self.assertEqual(self.route(plain()), LOCAL)
+        self.path.announce(51.0)
+        self.path.mute(True, 51.0)
+        self.path.mute(False, 52.0)
+        self.route(ArpTests.QUESTION)
+        self.assertEqual((self.path.replies, self.path.announcer.due(1e6)), ([], ()))
+        self.assertEqual(self.route(plain()), LOCAL)
+        self.path.activate(False, 53.0)
+        self.path.activate(True, 54.0)
+        self.route(ArpTests.QUESTION)
+        self.assertEqual(len(self.path.replies), 1)
+
     def test_a_gap_of_a_node_that_isn_t_elected_mutes_nobody(self):
         self.path = frame_path()
         self.path.alive(50.0)
