@@ -104,17 +104,19 @@ def _is_authority(certificate: x509.Certificate) -> bool:
 
 def _unverified(chain: list[x509.Certificate], roots: list[x509.Certificate], now: float) -> str:
     """OpenSSL's reason to take `chain` for nobody's; empty when it is of one of `roots`."""
-    store = crypto.X509Store()
-    for root in roots:
-        store.add_cert(crypto.X509.from_cryptography(root))
-    # Whether they have expired is told apart, as a warning: look at a time when all are valid.
-    first = max(one.not_valid_before_utc for one in [*chain, *roots])
-    last = min(one.not_valid_after_utc for one in [*chain, *roots])
-    at = min(max(datetime.fromtimestamp(now, UTC), first), last)
-    store.set_time(at.replace(tzinfo=None))
-    leaf, *issuers = map(crypto.X509.from_cryptography, chain)
     try:
+        store = crypto.X509Store()
+        for root in roots:
+            store.add_cert(crypto.X509.from_cryptography(root))
+        # Whether they have expired is told apart, as a warning: look when all are valid.
+        first = max(one.not_valid_before_utc for one in [*chain, *roots])
+        last = min(one.not_valid_after_utc for one in [*chain, *roots])
+        at = min(max(datetime.fromtimestamp(now, UTC), first), last)
+        store.set_time(at.replace(tzinfo=None))
+        leaf, *issuers = map(crypto.X509.from_cryptography, chain)
         crypto.X509StoreContext(store, leaf, issuers).verify_certificate()
     except crypto.X509StoreContextError as error:
         return str(error)
+    except (crypto.Error, ValueError):
+        return "damaged"
     return ""

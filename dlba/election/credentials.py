@@ -93,13 +93,13 @@ def load(config: ChannelConfig) -> Credentials:
         context.use_certificate(crypto.X509.from_cryptography(chain[0]))
         for issuer in chain[1:]:
             context.add_extra_chain_cert(crypto.X509.from_cryptography(issuer))
-    except (ValueError, SSL.Error):
+    except (ValueError, SSL.Error, crypto.Error):
         raise DLBAError(f"{config.certificate}: expected a PEM certificate, got another") from None
     try:
         key = serialization.load_pem_private_key(config.key.read_bytes(), password=None)
         context.use_privatekey(crypto.PKey.from_cryptography_key(key))  # type: ignore[arg-type]
         context.check_privatekey()
-    except (ValueError, TypeError, SSL.Error):
+    except (ValueError, TypeError, SSL.Error, crypto.Error):
         raise DLBAError(
             f"{config.key}: expected the key of {config.certificate}, got another"
         ) from None

@@ -1,8 +1,10 @@
 """Tests of dlba.config.nodecertificate; the certificates are of dlba.election.authority."""
 
+from base64 import b64encode
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -85,6 +87,13 @@ class ExamineMemberTests(Case):
             (finding,) = self.found(self.pem("a"), authority)
             self.assertEqual(finding.key, "authority")
             self.assertIn(words, finding.message)
+
+    def test_a_name_that_openssl_does_not_read(self):
+        certificate = x509.load_pem_x509_certificate(self.pem("a"))
+        der = certificate.public_bytes(serialization.Encoding.DER)
+        damaged = b64encode(der.replace(b"shop", b"\xff\xfe\xfd\xfc")).decode()
+        pem = f"-----BEGIN CERTIFICATE-----\n{damaged}\n-----END CERTIFICATE-----\n".encode()
+        self.assertTrue(self.found(pem))
 
     @settings(deadline=None, max_examples=60)
     @given(st.data())
