@@ -15,15 +15,17 @@ from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from dlba.config.keys import Keys, needs_keys
+from dlba.config.keys import Keys, SecretKey, needs_keys
 from dlba.config.values import NodeConfig
 from dlba.control import ControlService, flow_of
+from dlba.electing import Electing, array_status, swept_at
 from dlba.monitor.accesslog import Record, formatter
 from dlba.monitor.logfile import LogFile
 from dlba.monitor.server import MonitorService, monitor_site
 from dlba.monitor.status import BackendRow, NodeRow, RoutingStatus, status_document
 from dlba.poller import Poller
 from dlba.routing.check import ServerCheck
+from dlba.routing.elected import ElectedRouting
 from dlba.routing.service import RoutingService
 from dlba.socketname import CONTROL
 from dlba.state import load_keys, lock_state, make_state
@@ -41,10 +43,12 @@ class Node(MultiService):
 
     def __init__(self, reactor: Any, config: NodeConfig) -> None:
         super().__init__()
+        self._reactor = reactor
         self._config = config
         self._access: LogFile[Record] | None = None
         self._lock: int | None = None
         self.routing: RoutingService | None = None
+        self.election: Electing | None = None
         self.check: ServerCheck | None = None
         self.web: WebService | None = None
         self.monitor: MonitorService | None = None
@@ -53,7 +57,10 @@ class Node(MultiService):
         poller = Poller()
         # First of all: the web's ports are on the VIP, which is on loopback only then.
         if config.interface is not None and keys is not None:
-            self.routing = RoutingService(reactor, poller, config, keys.hash, self._own_status)
+            if config.channel is None:
+                self.routing = RoutingService(reactor, poller, config, keys.hash, self._own_status)
+            else:
+                self.routing = self._elected(reactor, poller, keys)
             self.routing.setServiceParent(self)
         if array.web is not None and keys is not None:
             log: AccessLog | None = None
@@ -73,6 +80,9 @@ class Node(MultiService):
             changed = self.routing.server_changed
             self.check = ServerCheck(reactor, array.vip, array.routing.ports, changed)
             self.check.setServiceParent(self)
+        if self.election is not None:
+            # After the web: whoever may become scheduler can take flows itself.
+            self.election.setServiceParent(self)
         if config.monitor is not None:
             listen = config.monitor.listen
             site = monitor_site(reactor, self.status, self.ready)
@@ -81,6 +91,19 @@ class Node(MultiService):
         if self.routing is not None:
             commands = {"status": lambda _: self.status(), "where": self._where}
             ControlService(reactor, config.state / CONTROL, commands).setServiceParent(self)
+
+    def _elected(self, reactor: Any, poller: Poller, keys: Keys) -> ElectedRouting:
+        """The scheduler's part where nodes elect who has it, and the election."""
+        config = self._config
+        routing = ElectedRouting(reactor, poller, config, keys.hash, self._own_status)
+        self.election = Electing(
+            reactor, config, routing, keys, self._sign, self._own_status, self._backend_rows
+        )
+        return routing
+
+    def _sign(self, signing: tuple[SecretKey, ...]) -> None:
+        if self.web is not None:
+            self.web.set_keys(signing)
 
     def _load_keys(self) -> Keys | None:
         """The keys, where a part needs them; makes the state folder where it is needed."""
@@ -104,6 +127,8 @@ class Node(MultiService):
     def _undo(self) -> None:
         if self.web is not None:
             self.web.undo()
+        if self.election is not None:
+            self.election.undo()
         if self.routing is not None:
             self.routing.undo()
         self._unlock()
@@ -122,32 +147,25 @@ class Node(MultiService):
 
     def ready(self) -> bool:
         """Whether this node may get traffic."""
-        if self.routing is not None and (not self.routing.running or self.routing.role == "fault"):
+        if self.routing is not None and (not self.routing.running or self.role == "fault"):
             return False
         if self.check is not None:
             return self.check.alive
         return self.web is not None and self.web.serving
 
+    @property
+    def role(self) -> str:
+        """`scheduler`, `backup`, `fault`, or `alone` for a node that takes no part in routing."""
+        if self.election is not None:
+            return self.election.role
+        return "alone" if self.routing is None else self.routing.role
+
     def status(self) -> Mapping[str, Any]:
         """The `/status` document."""
-        rows: list[BackendRow] = []
+        rows = self._backend_rows()
         counters: dict[str, int] = {}
         if self.web is not None:
             proxy = self.web.proxy
-            rows = [
-                BackendRow(
-                    pool=backend.pool,
-                    name=backend.name,
-                    address=str(backend.endpoint),
-                    average_response=backend.average_response,
-                    hits=backend.hits,
-                    open_connections=backend.open_connections,
-                    failed=backend.failed,
-                    draining=backend.draining,
-                    cookie_groups=backend.cookie_groups,
-                )
-                for backend in proxy.backends()
-            ]
             counters = proxy.counters.snapshot()
             counters["open_clients"] = len(proxy.clients)
         if self._access is not None:
@@ -155,14 +173,36 @@ class Node(MultiService):
         if self.routing is not None:
             counters |= self.routing.counters()
         vip = self._config.array.vip
-        return status_document(self._config.node, vip, rows, counters, self._routing_status())
+        array = None if self.election is None else array_status(self.election, rows)
+        return status_document(
+            self._config.node, vip, rows, counters, self._routing_status(), array
+        )
+
+    def _backend_rows(self) -> list[BackendRow]:
+        """This node's web server status table."""
+        if self.web is None:
+            return []
+        return [
+            BackendRow(
+                pool=backend.pool,
+                name=backend.name,
+                address=str(backend.endpoint),
+                average_response=backend.average_response,
+                hits=backend.hits,
+                open_connections=backend.open_connections,
+                failed=backend.failed,
+                draining=backend.draining,
+                cookie_groups=backend.cookie_groups,
+            )
+            for backend in self.web.proxy.backends()
+        ]
 
     def _routing_status(self) -> RoutingStatus | None:
         if self.routing is None:
             return None
         scheduler = self.routing.path.scheduler
         return RoutingStatus(
-            role=self.routing.role,
+            role=self.role,
             nodes=[
                 NodeRow(
                     name=row.name,
@@ -183,6 +223,9 @@ class Node(MultiService):
             buckets=scheduler.table.buckets,
             assigned=scheduler.table.assigned,
             version=scheduler.table.version,
+            swept_at=None
+            if self.election is None
+            else swept_at(self.election, self._reactor.seconds()),
         )
 
     def _own_status(self) -> tuple[int, int, float]:
@@ -218,6 +261,8 @@ class Node(MultiService):
     async def _stop(self) -> None:
         # The monitor goes on while the proxy drains: /readyz says 503, /status who is left. So do
         # the frames: those of the connections that are left, and of all other nodes.
+        if self.election is not None:
+            self.election.leave()
         if self.routing is not None:
             self.routing.drain()
         if self.web is not None:

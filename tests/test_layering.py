@@ -77,7 +77,7 @@ MAY_IMPORT: dict[str, tuple[tuple[str, ...], str]] = {
         "the command asks a node, it doesn't contain one",
     ),
     "dlba.electing": (
-        (*LEAVES, "dlba.election", "dlba.monitor", "dlba.routing"),
+        (*LEAVES, "dlba.election", "dlba.monitor", "dlba.routing", "dlba.state"),
         "the part of the joining that is the election's",
     ),
     "dlba.node": (
@@ -201,6 +201,7 @@ ADAPTERS = (
     "dlba.election.credentials",
     "dlba.election.dialer",
     "dlba.election.icmp",
+    "dlba.election.keyexchange",
     "dlba.election.line",
     "dlba.election.listener",
     "dlba.election.notes",

@@ -14,7 +14,7 @@ from typing import Final
 
 from dlba.election.replication import Position
 
-__all__ = ["Ballot", "Weighing"]
+__all__ = ["LIMIT", "Ballot", "Weighing"]
 
 #: VIP probes, and seconds between two, and from the last to the end.
 PROBES: Final = 3
@@ -53,6 +53,11 @@ class Weighing:
         return False
 
     @property
+    def answers(self) -> int:
+        """How many have answered."""
+        return len(self._answers)
+
+    @property
     def heard_by_most(self) -> bool:
         """Most of those asked hear the scheduler: the one that asks is cut off."""
         return 2 * sum(self._answers.values()) > len(self.asked)
@@ -75,23 +80,30 @@ class Ballot:
         self._asked = frozenset(asked)
         self.grants: set[int] = set()
         self._refused: set[int] = set()
-        #: Why it failed: a scheduler is alive, or another has the term. Empty: nothing so far.
+        #: Why it was refused last; empty: it wasn't.
         self.against = ""
+        #: A scheduler has refused it: there is one.
+        self.live = False
 
     def grant(self, number: int) -> None:
         """A node has granted the claim."""
         self.grants.add(number)
 
-    def refuse(self, number: int, decisive: bool, why: str) -> None:
-        """A node has refused it; `decisive`: that alone ends it."""
+    def refuse(self, number: int, live: bool, why: str) -> None:
+        """A node has refused it, since it is scheduler itself (`live`) or for another reason."""
         self._refused.add(number)
-        if decisive:
-            self.against = why or "refused"
+        self.against = why or "refused"
+        self.live |= live
+
+    @property
+    def lost(self) -> bool:
+        """A scheduler refuses it, or as many as are for it, this node included.
+
+        So of two who claim one term at most one wins where all can be asked, and somebody who alone
+        still hears a scheduler doesn't keep all others without one.
+        """
+        return self.live or len(self._refused) > len(self.grants)
 
     def done(self, now: float) -> bool:
-        """All have answered, or the time is up, or it is lost."""
-        return (
-            bool(self.against)
-            or now >= self.deadline
-            or (self.grants | self._refused) >= self._asked
-        )
+        """All have answered, or the time is up, or a scheduler refuses it."""
+        return self.live or now >= self.deadline or (self.grants | self._refused) >= self._asked

@@ -147,6 +147,11 @@ class Channel(MultiService):
         """A new connection's protocol."""
         connection = Connection(self, address, expects)
         self._connections.add(connection)
+        if not expects:
+            # A process that has just started tries whether those are there who dial it.
+            for peer in self._peers.values():
+                if peer.address.host == address and peer.current is None:
+                    peer.dialer.soon()
         return connection
 
     # ---------------------------------------------------------------- life

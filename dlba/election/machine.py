@@ -23,7 +23,7 @@ from typing import Final
 
 import attrs
 
-from dlba.election.ballot import Ballot, Weighing
+from dlba.election.ballot import LIMIT, Ballot, Weighing
 from dlba.election.commands import (
     GATEWAY,
     Command,
@@ -64,6 +64,8 @@ VIP_PROBE: Final = 1 / 3
 MAJORITY_WAIT: Final = 1.5
 #: Claims because of unanswered ARP in a row double the wait for the next, to so many seconds.
 VIP_WAIT_LIMIT: Final = 64.0
+#: Seconds that a candidate leaves to a better one: weighing, claim, and the first heartbeat.
+AFTER_YOU: Final = 0.15
 #: Seconds between two looks at the time, at most, while something is going on.
 FINE: Final = 0.005
 
@@ -118,6 +120,7 @@ class Election:
         #: Evidence 1 against the reign that is followed: why, and since when.
         self._over = ""
         self._over_at = inf
+        self._over_lives = False
         #: The highest term of a reign that this node has followed.
         self._followed = 0
         #: Number of the last heartbeat of that reign, sent or heard.
@@ -127,6 +130,7 @@ class Election:
         self.out: list[Command] = []
         self._faults: dict[str, str] = {}
         self._last = now
+        self._unread_until = -inf
         self._listen_until = now + 3 * settings.down_after
         self._nobody_since = now
         self._wait_until = -inf
@@ -139,6 +143,7 @@ class Election:
         self._evidence = Evidence.NONE
         self._ballot: Ballot | None = None
         self._questions = 0
+        self._lost_at = -inf
         self._absent_since = now
         self._absent_count = 0
 
@@ -182,14 +187,24 @@ class Election:
         gap, self._last = now - self._last, max(now, self._last)
         if gap > self._settings.down_after:
             self._tell("warn", f"absent for {gap:.2f} s: evidence starts anew")
+            if "gateway" not in self._faults:
+                self._gateway_at = now
             self._reset(now)
             self._fire(Event.GAP, now)
+        if gap > self._settings.heartbeat:
+            self._unread_until = now + self._settings.heartbeat / 4
+
+    def stalled(self, now: float) -> bool:
+        """Whether answers may wait unread, since this process stood still: judge nobody yet."""
+        return now < self._unread_until
 
     def tick(self, now: float) -> None:
         """What is due by the time alone."""
         self.look(now)
         state = self.state
-        if state is State.LISTENING and now >= self._listen_until + self._skew(-1):
+        if self.stalled(now):
+            pass
+        elif state is State.LISTENING and now >= self._listen_until + self._skew(-1):
             self._nobody_since = now
             self._fire(Event.LISTENED, now)
         elif state is State.CANDIDATE:
@@ -203,7 +218,9 @@ class Election:
 
     def judge(self, now: float) -> None:
         """A backup looks whether it must act; done at the end of every input."""
-        if self.state is not State.BACKUP or not self.own.enabled or now < self._wait_until:
+        if self.state is not State.BACKUP or not self.own.enabled:
+            return
+        if now < self._wait_until or self.stalled(now):
             return
         evidence, since = self._look_for_evidence(now)
         if evidence is Evidence.NONE:
@@ -258,6 +275,8 @@ class Election:
         self._ping_at = now + self._settings.ping_every
         if self.reigning:
             self.out.extend(Echo(number) for number in self.watches)
+            if self.state is State.ABSENT:
+                self.out.append(ProbeVip())
         elif follows and self.reign is not None:
             self.out.append(Echo(self.reign.number))
         if self._settings.gateway:
@@ -315,6 +334,9 @@ class Election:
             name = self.watches[number].info.name
             self._tell("warn", f"channel down: {name} answers for the VIP, so no claim")
             self._fire(Event.VETOED, now)
+        elif self.state is State.ABSENT:
+            self._tell("warn", f"{self.watches[number].info.name} answers for the VIP: yielding")
+            self._fire(Event.OUTRANKED, now)
 
     def broken(self, what: str, why: str, now: float) -> None:
         """A fault of this node, by `what`, begins; `why` empty: it is over."""
@@ -358,7 +380,7 @@ class Election:
             self._vip_at = now
         self.reign = came
         self._followed = max(self._followed, came.term)
-        self._over, self._over_at = "", inf
+        self._over, self._over_at, self._over_lives = "", inf, False
         self._fire(Event.FOLLOWED, now)
         return True
 
@@ -379,7 +401,11 @@ class Election:
         watch.alive, watch.alive_at = message, now
         self.term = max(self.term, message.term)
         reign = self.reign
-        if not self.reigning or reign is None:
+        if reign is None:
+            return
+        if not self.reigning:
+            if message.scheduler != number:
+                self._end_of(number, "it is scheduler no more, it says", now, lives=True)
             return
         if message.scheduler == self.own.number and message.reign_term == reign.term:
             watch.answered = now
@@ -394,6 +420,10 @@ class Election:
 
     def ask(self, number: int, message: Ask, now: float) -> None:
         """A candidate asks whether its scheduler, or anybody's ARP, is heard here."""
+        if self.state is State.CANDIDATE and self._comes_before(number):
+            # Two at once: one of them would lose its claim, and time.
+            self._fire(Event.VETOED, now)
+            self._wait_until = now + AFTER_YOU
         if message.vip:
             heard = now - self._vip_at < VIP_SILENCE / 2
         elif message.scheduler == -1:
@@ -408,6 +438,12 @@ class Election:
             number,
             Heard(id=message.id, heard=heard, table_term=position.term, version=position.version),
         )
+
+    def _comes_before(self, number: int) -> bool:
+        """Whether a node comes before this one when a scheduler is wanted."""
+        watch = self.watches[number]
+        mine = (self.draining, -self.own.priority, self.own.number)
+        return watch.eligible and (watch.draining, -watch.info.priority, number) < mine
 
     def _hears(self, now: float) -> bool:
         """Whether the scheduler that this node follows is alive for it."""
@@ -439,7 +475,7 @@ class Election:
             self._hears(now) and reign is not None and reign.number != number
         )
         if live and not unanswered:
-            self._refuse(number, message, True, "a scheduler is alive")
+            self._refuse(number, message, self.reigning, "a scheduler is alive")
         elif message.term <= self.term:
             self._refuse(number, message, False, f"term {self.term} was seen")
         else:
@@ -467,25 +503,25 @@ class Election:
         """A node refuses it."""
         self.term = max(self.term, message.highest)
         if self._ballot is not None and message.term == self._ballot.term:
-            decisive = message.live or message.highest >= message.term
-            self._ballot.refuse(number, decisive, message.why)
+            self._ballot.refuse(number, message.live, message.why)
             self._count_votes(now)
 
     def resign(self, number: int, message: Resign, now: float) -> None:
         """A scheduler has given up its role."""
         if self.reign is not None and message.term >= self.reign.term:
-            self._end_of(number, message.why or "it resigned", now)
+            self._end_of(number, message.why or "it resigned", now, lives=True)
 
     def bye(self, number: int, now: float) -> None:
         """A node's process ends."""
         self.watches[number].gone = True
         self._end_of(number, "its process has ended", now)
 
-    def _end_of(self, number: int, why: str, now: float) -> None:
+    def _end_of(self, number: int, why: str, now: float, lives: bool = False) -> None:
+        """The reign of that node, which this one follows, is over; `lives`: its process isn't."""
         reign = self.reign
         if reign is None or reign.number != number or self._over or self.reigning:
             return
-        self._over, self._over_at = why, now
+        self._over, self._over_at, self._over_lives = why, now, lives
         self._tell("warn", f"scheduler {self.watches[number].info.name}: {why}")
 
     # ---------------------------------------------------------------- actions
@@ -508,7 +544,7 @@ class Election:
 
     def _reset(self, now: float) -> None:
         self._weighing = self._ballot = None
-        self._vip_at = self._gateway_at = now
+        self._vip_at = now
         for watch in self.watches.values():
             watch.reset(now)
 
@@ -516,7 +552,7 @@ class Election:
         self._questions += 1
         reign, vip = self.reign, self._evidence is Evidence.UNANSWERED
         dead = -1 if reign is None else reign.number
-        asked = [number for number in self.connected if number != dead]
+        asked = [number for number in self.connected if number != self._mute_one()]
         why = {
             Evidence.GONE: self._over,
             Evidence.SILENT: "neither heartbeat nor echo",
@@ -535,13 +571,21 @@ class Election:
         assert weighing is not None
         if weighing.probe_due(now):
             self.out.append(ProbeVip())
-        if weighing.done(self._position(), now):
+        if not weighing.done(self._position(), now):
+            return
+        if weighing.answers + 1 < self._majority:
+            # The others would learn of a later term, if only later, and their scheduler step down.
+            self._tell("warn", "no majority to be asked, so no claim")
+            self._fire(Event.VETOED, now)
+        else:
             self._fire(Event.WEIGHED, now)
 
     def _wait(self, now: float) -> None:
         self._weighing = self._ballot = None
         dead = -1 if self.reign is None else self.reign.number
-        self._wait_until = now + self._settings.down_after + self._skew(dead)
+        # That a process is gone the others find out in a moment as well.
+        pause = LIMIT if self._evidence is Evidence.GONE else self._settings.down_after
+        self._wait_until = now + pause + self._skew(dead)
 
     def _claim(self, now: float) -> None:
         self._weighing = None
@@ -549,9 +593,8 @@ class Election:
         if self._evidence is Evidence.UNANSWERED:
             self._vip_claims += 1
         self._store(self.term, self.own.number)
-        dead = -1 if self.reign is None else self.reign.number
-        others = self.connected
-        self._ballot = Ballot(self.term, [n for n in others if n != dead], now)
+        others, mute = self.connected, self._mute_one()
+        self._ballot = Ballot(self.term, [n for n in others if n != mute], now)
         for number in others:
             self._send(number, Claim(term=self.term, evidence=self._evidence))
         self._count_votes(now)
@@ -560,27 +603,54 @@ class Election:
         ballot = self._ballot
         if self.state is not State.CLAIMANT or ballot is None or not ballot.done(now):
             return
+        if self.stalled(now):
+            return
         enough = len(ballot.grants) + 1 >= self._majority
-        if ballot.against or not enough:
+        if ballot.lost or not enough:
             why = ballot.against or "too few grant it"
             self._tell("warn", f"claim of term {ballot.term} lost: {why}")
             self._fire(Event.LOST, now)
+            again = now < self._lost_at + self._settings.down_after
+            self._lost_at = now
+            if ballot.against and not ballot.live and not again:
+                # Another had the term. If nobody gets it, the first in the rank tries again first.
+                dead = -1 if self.reign is None else self.reign.number
+                self._wait_until = now + LIMIT * rank(self.own, self.draining, self.watches, dead)
         else:
             self._fire(Event.WON, now)
 
     def _reign(self, now: float) -> None:
         ballot, self._ballot = self._ballot, None
         assert ballot is not None
-        dead = -1 if self.reign is None else self.reign.number
+        dead = self._dead()
         self.reign = Reign(ballot.term, self.own.number, not ballot.grants, self.own.priority)
-        self._over, self._over_at = "", inf
+        self._over, self._over_at, self._over_lives = "", inf, False
         self._followed = max(self._followed, ballot.term)
         self.count = 0
         for watch in self.watches.values():
-            watch.answered = now
+            watch.reset(now)  # nobody has had to answer this node before
         self._tell("info", f"scheduler in term {ballot.term}")
         self._began(now, dead)
         self.out.append(Schedule(ballot.term))
+
+    def _mute_one(self) -> int:
+        """The number of the scheduler that this claim is against, if it won't answer; else -1."""
+        if self.reign is None or self._evidence is Evidence.UNANSWERED:
+            return -1
+        watch = self.watches[self.reign.number]
+        return -1 if self._over and watch.up and not watch.gone else self.reign.number
+
+    def _dead(self) -> int:
+        """The number of the scheduler that this claim was against, if it is gone; else -1.
+
+        One that resigned, or just isn't answered by ARP, may well serve the flows that it has.
+        """
+        if self.reign is None:
+            return -1
+        number = self.reign.number
+        watch = self.watches[number]
+        talks = self._over_lives or (not self._over and self._evidence is Evidence.UNANSWERED)
+        return -1 if talks and watch.up and not watch.gone else number
 
     def _go_beyond(self, now: float) -> None:
         """A later term was seen, but no better scheduler: go on in one that is later still."""
@@ -605,7 +675,7 @@ class Election:
         self._reset(now)
 
     def _resign(self, now: float) -> None:
-        self._send_resign("fault: " + self.faults)
+        self._send_resign(f"fault: {self.faults}" if self._faults else "no majority answers it")
         self._yield(now)
 
     def _leave(self, now: float) -> None:
@@ -621,6 +691,7 @@ class Election:
 
     def _mute(self, now: float) -> None:
         self.out.append(Mute(True))
+        self.out.append(ProbeVip())
         self._absent_since = now
         self._absent_count = self.count + 1
 

@@ -112,6 +112,8 @@ class Member:
         self._held: set[int] = set()
         #: Nodes that answered heartbeats only, at the last sweep.
         self._silent: frozenset[int] = frozenset()
+        #: The sweep was interrupted by an absence.
+        self._interrupted = False
         #: What was passed on of each node: whether it is able, whether it drains.
         self._passed_on: dict[int, tuple[bool, bool]] = {}
 
@@ -148,7 +150,7 @@ class Member:
         due = min(self.election.next_at(now), self._alive_at)
         if self._leading:
             due = min(due, self._heartbeat_at, self._leader.next_at)
-            if self.state is State.SCHEDULER:
+            if self.state is State.SCHEDULER and not self.election.stalled(now):
                 due = min(due, self._sweep.next_at)
         return due
 
@@ -158,10 +160,10 @@ class Member:
         """What is due."""
         self.election.tick(now)
         if self._leading:
-            self._lead(now)
+            self._attend(now)
         if now >= self._alive_at or self._changed():
             self._tell_all(now)
-        return self._taken()
+        return self._taken(now)
 
     def up(self, number: int, incarnation: str, now: float) -> tuple[Command, ...]:
         """The channel to a node is there."""
@@ -175,49 +177,50 @@ class Member:
             self._hold(number, True)
             self._beat_one(number)
         self._send(number, self._alive())
-        return self._taken()
+        return self._taken(now)
 
     def down(self, number: int, now: float) -> tuple[Command, ...]:
         """The channel to a node is gone."""
         self.election.down(number, now)
-        if number == self._pulls_from:
+        if number in (self._pulls_from, self.election.scheduler):
             self._pulls_from = -1
+            self._follower.lost()
         if self._leading:
             self._hold(number, True)
-        return self._taken()
+        return self._taken(now)
 
     def refused(self, number: int, now: float) -> tuple[Command, ...]:
         """A connect to a node was refused."""
         self.election.refused(number, now)
         self._look_after(now)
-        return self._taken()
+        return self._taken(now)
 
     def echoed(self, number: int, now: float) -> tuple[Command, ...]:
         """A node's kernel, or the GATEWAY, has answered an echo request."""
         self.election.echoed(number, now)
-        return self._taken()
+        return self._taken(now)
 
     def vip_claimed(self, mac: bytes, now: float) -> tuple[Command, ...]:
         """An ARP frame says that `mac` has the VIP."""
         self.election.vip_claimed(mac, now)
-        return self._taken()
+        return self._taken(now)
 
     def broken(self, what: str, why: str, now: float) -> tuple[Command, ...]:
         """A fault of this node begins, or (`why` empty) is over."""
         self.election.look(now)
         self.election.broken(what, why, now)
-        return self._taken()
+        return self._taken(now)
 
     def absent(self, now: float) -> tuple[Command, ...]:
         """Somebody noticed that this process did not run: look at once."""
         self.election.look(now)
-        return self._taken()
+        return self._taken(now)
 
     def changed(self, now: float) -> tuple[Command, ...]:
         """The table may have changed."""
         if self._leading:
             self._publish(self._leader.changed(now))
-        return self._taken()
+        return self._taken(now)
 
     def stop(self, now: float) -> tuple[Command, ...]:
         """The process is about to end; a scheduler gives up its role if another can take it."""
@@ -225,13 +228,13 @@ class Member:
         self.election.draining = True
         self._tell_all(now)
         self.election.stop(now)
-        return self._taken()
+        return self._taken(now)
 
     def end(self, now: float) -> tuple[Command, ...]:
         """The process ends now."""
         for number in self.election.connected:
             self._send(number, Bye())
-        return self._taken()
+        return self._taken(now)
 
     def take(self, number: int, message: Message, now: float) -> tuple[Command, ...]:
         """A message of the node `number`. Raises PeerError for one that breaks the rules."""
@@ -242,7 +245,7 @@ class Member:
             raise PeerError(f"{type(message).__name__.lower()}: not expected here") from None
         take(self, number, message, now)
         self.election.judge(now)
-        return self._taken()
+        return self._taken(now)
 
     # ---------------------------------------------------------------- messages
 
@@ -364,7 +367,7 @@ class Member:
                 self.failed.add(number)
             self._hold(number, not gone and watch.alive is None, always=True)
             self._pass_on(number, watch.alive)
-        self._sweep.start(self.election.watches, now)
+        self._sweep.start(self.election.watches, now, self.failed)
 
     def _end(self, now: float) -> None:
         """The reign of this node has ended."""
@@ -375,17 +378,25 @@ class Member:
         self._follower.start(self._leader.term)
 
     def _lead(self, now: float) -> None:
-        """What a scheduler does as time goes by."""
-        if now >= self._heartbeat_at:
-            self._heartbeat_at = now + self._settings.heartbeat
-            # What is in the table goes before the heartbeat that tells of its position.
-            self._publish(self._leader.changed(now))
-            self.election.count += 1
-            if self.election.reigning:
-                for number in self.election.connected:
-                    self._beat_one(number)
+        """Send heartbeats."""
+        self._heartbeat_at = now + self._settings.heartbeat
+        # What is in the table goes before the heartbeat that tells of its position.
+        self._publish(self._leader.changed(now))
+        self.election.count += 1
+        if self.election.reigning:
+            for number in self.election.connected:
+                self._beat_one(number)
+
+    def _attend(self, now: float) -> None:
+        """What else a scheduler does as time goes by."""
         self._publish(self._leader.due(now))
         if self.state is not State.SCHEDULER:
+            self._interrupted = True
+            return
+        if self._interrupted:
+            self._interrupted = False
+            self._sweep.again(now)
+        if self.election.stalled(now):
             return
         self._look_after(now)
         for question in self._sweep.due(now):
@@ -399,7 +410,7 @@ class Member:
 
     def _look_after(self, now: float) -> None:
         """Evidence 1 or 2 fails a node at once."""
-        if not self._leading or self.state is not State.SCHEDULER:
+        if not self._leading or self.state is not State.SCHEDULER or self.election.stalled(now):
             return
         for number, watch in self.election.watches.items():
             if number not in self.failed and watch.dead(now, self._settings.down_after):
@@ -410,6 +421,8 @@ class Member:
         if on != (number in self.failed):
             (self.failed.add if on else self.failed.discard)(number)
             self._out.append(Lack(number, "channel", on, why))
+            if on:
+                self._sweep.fail(number)
 
     def _pass_on(self, number: int, alive: Alive | None) -> None:
         """What a node says of itself counts; one of whom nothing is known counts as able."""
@@ -490,7 +503,10 @@ class Member:
     def _send(self, number: int, message: Message) -> None:
         self._out.append(Send(number, message))
 
-    def _taken(self) -> tuple[Command, ...]:
+    def _taken(self, now: float) -> tuple[Command, ...]:
+        if self._leading and now >= self._heartbeat_at:
+            # A reign's first heartbeat goes before its deltas: who hears it knows their term.
+            self._lead(now)
         out = tuple(self._out)
         self._out.clear()
         return out

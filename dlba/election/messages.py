@@ -152,7 +152,7 @@ class Grant:
 class Refuse:
     """The claim of `term` is refused. `highest`: the term to go beyond; `why`: for the log.
 
-    `live`: the sender is scheduler, or hears one.
+    `live`: the sender is scheduler.
     """
 
     term: int

@@ -82,7 +82,7 @@ _COMMON: Final = {
 }
 _REIGNING: Final = {
     _E.OUTRANKED: (_S.BACKUP, _A.YIELD),
-    _E.MINORITY: (_S.BACKUP, _A.YIELD),
+    _E.MINORITY: (_S.BACKUP, _A.RESIGN),
     _E.GAP: (_S.ABSENT, _A.MUTE),
     _E.BROKEN: (_S.FAULT, _A.RESIGN),
     _E.STOP: (_S.LEAVING, _A.LEAVE),

@@ -25,6 +25,7 @@ from dlba.poller import Poller
 from dlba.routing import arp
 from dlba.routing.array import ipv4
 from dlba.routing.events import RoutingEvents, Unheard
+from dlba.routing.keyedhash import KeyedHash
 from dlba.routing.service import OwnStatus, RoutingService
 from dlba.routing.turn import ARP
 
@@ -124,6 +125,11 @@ class ElectedRouting(RoutingService):
     def hold(self, number: int, on: bool) -> None:
         """The node gets no new buckets while `on`."""
         self.path.scheduler.hold(number, on)
+
+    def rehash(self, key: bytes) -> None:
+        """The key of the keyed hash is `key` from now on; every flow may have another bucket."""
+        scheduler = self.path.scheduler
+        scheduler.rehash(KeyedHash(scheduler.table.buckets, key))
 
     def drain_node(self, number: int, on: bool) -> None:
         """The node says that it drains, or no more."""

@@ -172,6 +172,10 @@ class Scheduler:
         """The bucket of a flow; nothing changes. `address`, `port`: the client's, as numbers."""
         return (self._bucket_of or self.table.bucket_of)(address, port)
 
+    def rehash(self, bucket_of: Callable[[int, int], int]) -> None:
+        """Find buckets by another hash from now on."""
+        self._bucket_of = bucket_of
+
     def where(self, address: int, port: int, now: int) -> Where:
         """What `choose` would do with such a packet; nothing changes."""
         bucket = self.bucket_of(address, port)

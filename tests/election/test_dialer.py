@@ -49,17 +49,20 @@ class DialTests(Case):
     def test_back_off(self):
         self.dialer()
         pauses = []
-        for _ in range(8):
+        for _ in range(10):
             self.fail()
             pauses.append(self.pause())
-        for pause, wanted in zip(pauses, (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0), strict=True):
+        steps = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.0, 2.0)
+        for pause, wanted in zip(pauses, steps, strict=True):
             self.assertAlmostEqual(pause, wanted, delta=0.011)
-        self.assertEqual(self.refusals, 8)
+        self.assertEqual(self.refusals, 10)
 
     def test_jitter(self):
         self.dialer(jitter=1.0)
-        self.fail()
-        self.assertAlmostEqual(self.pause(), 0.06, delta=0.011)
+        for _ in range(5):
+            self.fail()
+            pause = self.pause()
+        self.assertEqual(pause, 0.2)  # 0.192, found in steps of 5 ms; 0.16 without jitter
 
     def test_only_a_refusal_is_told(self):
         self.dialer()
@@ -78,7 +81,7 @@ class DialTests(Case):
         dialer.down()
         self.assertEqual(self.tries, tries + 1)
         self.fail()
-        self.assertAlmostEqual(self.pause(), 0.05, delta=0.011)
+        self.assertAlmostEqual(self.pause(), 0.01, delta=0.006)
 
     def test_one_that_fails_after_the_connection_backs_off(self):
         dialer = self.dialer()
@@ -89,7 +92,7 @@ class DialTests(Case):
                 dialer.up()  # for a moment
             dialer.down()
             pauses.append(self.pause())
-        for pause, wanted in zip(pauses, (0.05, 0.1, 0.2, 0.4, 0.8), strict=True):
+        for pause, wanted in zip(pauses, (0.01, 0.02, 0.04, 0.08, 0.16), strict=True):
             self.assertAlmostEqual(pause, wanted, delta=0.011)
 
     def test_stop(self):
@@ -110,18 +113,45 @@ class DialTests(Case):
 
 
 class BareTests(Case):
-    def test_at_once_and_each_second(self):
+    def test_at_once_and_then_up_to_each_second(self):
         dialer = self.dialer(dials=False)
         self.assertEqual(self.tries, 1)
         transport = self.succeed()
         self.assertTrue(transport.disconnected)
-        self.assertAlmostEqual(self.pause(), 1.0, delta=0.011)
-        self.fail()
-        self.assertEqual(self.refusals, 1)
-        self.assertAlmostEqual(self.pause(), 1.0, delta=0.011)
+        pauses = [self.pause()]
+        for _ in range(8):
+            self.fail()
+            pauses.append(self.pause())
+        self.assertEqual(self.refusals, 8)
+        steps = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.0, 1.0)
+        for pause, wanted in zip(pauses, steps, strict=True):
+            self.assertAlmostEqual(pause, wanted, delta=0.011)
         dialer.up()
         self.fail()
         self.reactor.advance(60)
         tries = self.tries
         dialer.down()
         self.assertEqual(self.tries, tries + 1)
+        self.succeed()  # a process that is being killed may still take it
+        self.assertAlmostEqual(self.pause(), 0.01, delta=0.006)
+
+
+class SoonTests(Case):
+    def test_a_sign_of_life(self):
+        dialer = self.dialer()
+        for _ in range(8):
+            self.fail()
+            self.pause()
+        self.fail()
+        tries = self.tries
+        dialer.soon()
+        self.assertEqual(self.tries, tries + 1)
+        dialer.soon()  # one at a time
+        self.assertEqual(self.tries, tries + 1)
+        self.fail()
+        self.assertAlmostEqual(self.pause(), 0.01, delta=0.006)
+        self.succeed()
+        dialer.up()
+        dialer.soon()
+        self.reactor.advance(60)
+        self.assertEqual(self.tries, tries + 2)
