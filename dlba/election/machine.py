@@ -66,6 +66,8 @@ MAJORITY_WAIT: Final = 1.5
 VIP_WAIT_LIMIT: Final = 64.0
 #: Seconds that a candidate leaves to a better one: weighing, claim, and the first heartbeat.
 AFTER_YOU: Final = 0.15
+#: So many heartbeats are remembered until they are answered.
+BEATS: Final = 64
 #: Seconds between two looks at the time, at most, while something is going on.
 FINE: Final = 0.005
 
@@ -125,6 +127,7 @@ class Election:
         self._followed = 0
         #: Number of the last heartbeat of that reign, sent or heard.
         self.count = 0
+        self._beats: dict[int, float] = {}  # number of a heartbeat that was sent → when
         #: Whether this node drains; the adapter says so.
         self.draining = False
         self.out: list[Command] = []
@@ -395,6 +398,12 @@ class Election:
         silent = now - self.watches[current.number].beat > self._settings.down_after
         return bool(self._over) or silent
 
+    def beats(self, now: float) -> None:
+        """The next heartbeat of this reign is sent."""
+        self.count += 1
+        self._beats[self.count] = now
+        self._beats.pop(self.count - BEATS, None)
+
     def alive(self, number: int, message: Alive, now: float) -> None:
         """What a node says of itself."""
         watch = self.watches[number]
@@ -408,7 +417,8 @@ class Election:
                 self._end_of(number, "it is scheduler no more, it says", now, lives=True)
             return
         if message.scheduler == self.own.number and message.reign_term == reign.term:
-            watch.answered = now
+            # As of the heartbeat, not of its answer: one that was long on its way buys no time.
+            watch.answered = max(watch.answered, self._beats.get(message.count, -inf))
             if reign.alone:
                 self.reign = attrs.evolve(reign, alone=False)
             if self.state is State.ABSENT and message.count >= self._absent_count:
@@ -583,8 +593,9 @@ class Election:
     def _wait(self, now: float) -> None:
         self._weighing = self._ballot = None
         dead = -1 if self.reign is None else self.reign.number
-        # That a process is gone the others find out in a moment as well.
-        pause = LIMIT if self._evidence is Evidence.GONE else self._settings.down_after
+        pause = self._settings.down_after
+        if self._evidence is Evidence.GONE and now < self._over_at + pause:
+            pause = LIMIT  # that a process is gone the others find out in a moment as well
         self._wait_until = now + pause + self._skew(dead)
 
     def _claim(self, now: float) -> None:
@@ -627,6 +638,7 @@ class Election:
         self._over, self._over_at, self._over_lives = "", inf, False
         self._followed = max(self._followed, ballot.term)
         self.count = 0
+        self._beats.clear()
         for watch in self.watches.values():
             watch.reset(now)  # nobody has had to answer this node before
         self._tell("info", f"scheduler in term {ballot.term}")

@@ -382,7 +382,7 @@ class Member:
         self._heartbeat_at = now + self._settings.heartbeat
         # What is in the table goes before the heartbeat that tells of its position.
         self._publish(self._leader.changed(now))
-        self.election.count += 1
+        self.election.beats(now)
         if self.election.reigning:
             for number in self.election.connected:
                 self._beat_one(number)

@@ -14,7 +14,7 @@ from dlba.election.commands import Lack, Send
 from dlba.election.messages import Claim, Grant, Heartbeat
 from dlba.election.transitions import State
 from dlba.routing.hashtable import UNASSIGNED
-from tests.sim.network import BOTH
+from tests.sim.network import BOTH, SEGMENT
 
 __all__ = ["BreachError", "Checks"]
 
@@ -91,6 +91,7 @@ class Checks:
             process is not None
             and not process.paused
             and not process.leaving
+            and process.member.able
             and self._world.network.fit(number)
         )
 
@@ -238,6 +239,10 @@ class Checks:
         for other in self._world.there():
             if other is not process and other.answers:
                 since = self._now - MEETING
+                if self._world.majority and self._world.network.both_open(
+                    process.number, other.number, SEGMENT
+                ):
+                    self._breach(f"{process.name} and {other.name} are scheduler at one time")
                 if self.settled(process.number, other.number, since):
                     self._breach(f"{process.name} and {other.name} are both scheduler")
 
@@ -269,11 +274,12 @@ class Checks:
         """Each part of an array that is split has its scheduler, if it may."""
         if self._world.full or not self._world.gateway:
             return  # some are in FAULT
-        enough = len(self._world.numbers) // 2 + 1 if self._world.majority else 1
+        enabled = {info.number for info in self._world.infos if info.enabled}
+        enough = len(enabled) // 2 + 1 if self._world.majority else 1
         for part in self.parts():
             self.counts["parts"] += 1
             acting = [p.number for p in self._world.acting() if p.number in part]
-            if len(acting) != (len(part) >= enough):
+            if len(acting) != (len(part & enabled) >= enough):
                 self._breach(f"nodes {sorted(part)} by themselves have the schedulers {acting}")
             for number in part if acting else ():
                 counts = self._world.processes[number].member.scheduler
@@ -309,6 +315,6 @@ class Checks:
                     f"{process.name}: expected the table of {scheduler.name} at {position}, "
                     f"got {member.position}"
                 )
-        closed = [row.number for row in scheduler.path.rows if not row.open_to_new]
+        closed = [row.number for row in scheduler.path.rows if row.enabled and not row.open_to_new]
         if set(closed) & {process.number for process in there}:
             self._breach(f"{scheduler.name}: nodes {closed} get nothing new though they live")

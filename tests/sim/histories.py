@@ -23,13 +23,18 @@ class History:
         self.seed = seed
         self._random = random = Random(seed)
         nodes = random.choice((2, 3, 3, 3, 3, 4, 4, 5, 5, 6, 7))
+        # Little loss where little of it makes a node silent for long enough.
+        down_after, loss = random.choice(
+            ((0.3, 0.0), (0.3, 0.0), (0.3, 0.001), (0.3, 0.01), (0.5, 0.01), (0.2, 0.0))
+        )
         self.world = World(
             random.getrandbits(32),
             nodes,
             nodes >= 3 and random.random() < 0.4,
-            loss=random.choice((0.0, 0.0, 0.001, 0.01)),
+            loss=loss,
+            disabled=nodes >= 4 and random.random() < 0.2,
             slow=random.choice((1.0, 1.0, 1.0, 10.0)),
-            down_after=random.choice((0.3, 0.3, 0.3, 0.2, 0.5)),
+            down_after=down_after,
             tracks=random.random() < 0.2,
             packs=random.random() < 0.1,
             tell=tell,
@@ -113,10 +118,37 @@ class History:
             number = self._one()
             world.stop(number, 0.6 * random.random())
             self._later(world.start, number)
+        elif kind == "stutter":
+            for number in self._some():
+                self._stutter(number, world.clock.now + 2 * random.random())
+        elif kind == "flap":
+            self._flap(self._one(), world.clock.now + 2 * random.random())
+        elif kind == "all":
+            for number in world.numbers:
+                random.choice((world.kill, world.pause))(number)
+        elif kind == "unable":
+            world.able(self._one(), False)
         elif kind == "disk":
             world.full.add(random.choice(world.numbers))
         elif kind == "gateway":
             world.gateway = False
+
+    def _stutter(self, number: int, until: float) -> None:
+        """A process that gets little of its processor."""
+        world, random = self.world, self._random
+        if world.clock.now < until:
+            world.pause(number)
+            stands = random.choice((0.05, 0.2, 0.35)) * (0.5 + random.random())
+            world.clock.after(stands, world.resume, number, random.random() < 0.5)
+            world.clock.after(stands + 0.1 * random.random(), self._stutter, number, until)
+
+    def _flap(self, number: int, until: float) -> None:
+        """A plug that sits badly."""
+        world, random = self.world, self._random
+        if world.clock.now < until:
+            world.cut(number)
+            world.clock.after(0.2 * random.random(), world.join, number)
+            world.clock.after(0.2 + 0.4 * random.random(), self._flap, number, until)
 
     def _mend(self) -> None:
         world = self.world
@@ -128,6 +160,7 @@ class History:
             world.join(number)
             world.boot(number)
             world.resume(number, self._random.random() < 0.5)
+            world.able(number, True)
             process = world.processes[number]
             if process is not None and process.leaving:
                 world.kill(number)
@@ -154,6 +187,10 @@ _KINDS = (
     *("split",) * 4,
     *("one way",) * 3,
     *("stop",) * 2,
+    *("stutter",) * 3,
+    "flap",
+    "all",
+    "unable",
     "disk",
     "gateway",
 )

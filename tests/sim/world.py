@@ -25,7 +25,8 @@ DOWN_AFTER = 0.3
 class World:
     """`seed`: of all chance in it; `nodes`: how many; `loss`, `slow`: of the network.
 
-    `tracks`: whether the gateway is tracked; `packs`: whether messages travel as bytes.
+    `disabled`: whether the last node is; `tracks`: whether the gateway is tracked; `packs`:
+    whether messages travel as bytes.
     """
 
     heartbeat = HEARTBEAT
@@ -39,6 +40,7 @@ class World:
         nodes: int = 3,
         majority: bool = False,
         *,
+        disabled: bool = False,
         loss: float = 0.0,
         slow: float = 1.0,
         down_after: float = DOWN_AFTER,
@@ -54,7 +56,13 @@ class World:
         self._tell = tell
         self.clock = Clock()
         self.infos = tuple(
-            NodeInfo(n, f"n{n}", self.random.choice((100, 100, 100, 150)), True, self.mac(n))
+            NodeInfo(
+                n,
+                f"n{n}",
+                self.random.choice((100, 100, 100, 150)),
+                not (disabled and n == nodes),
+                self.mac(n),
+            )
             for n in range(1, nodes + 1)
         )
         self.numbers = tuple(info.number for info in self.infos)
@@ -213,6 +221,13 @@ class World:
         if link != process.carrier:
             process.carrier = link
             process.input("broken", "link", "" if link else "no carrier")
+
+    def able(self, number: int, able: bool) -> None:
+        """Its server or its TUN device works, or doesn't."""
+        process = self.processes[number]
+        if process is not None and process.member.able is not able:
+            self._disturb(f"{number} is {'able' if able else 'unable'}", [number])
+            process.member.able = able
 
     def block(self, a: Iterable[int], b: Iterable[int], networks: Iterable[str] = BOTH) -> None:
         """Nothing gets from `a` to `b`; the other way it does."""
