@@ -9,7 +9,7 @@ Source: election.md "Takeover".
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from typing import Final
 
 from dlba.election.replication import Position
@@ -53,9 +53,9 @@ class Weighing:
         return False
 
     @property
-    def answers(self) -> int:
-        """How many have answered."""
-        return len(self._answers)
+    def answers(self) -> Set[int]:
+        """Those that have answered."""
+        return self._answers.keys()
 
     @property
     def heard_by_most(self) -> bool:

@@ -17,7 +17,7 @@ Source: election.md "Time", "Heartbeat and evidence of death", "Takeover".
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from math import inf
 from typing import Final
 
@@ -252,12 +252,17 @@ class Election:
     def _skew(self, dead: int) -> float:
         return SKEW * rank(self.own, self.draining, self.watches, dead)
 
+    def _enough(self, others: Iterable[int]) -> bool:
+        """Whether they and this node are a majority of the enabled ones, or needn't be one."""
+        return sum(self.watches[n].info.enabled for n in others) + 1 >= self._majority
+
     def _keep_on(self, now: float) -> None:
         """A scheduler looks whether it may go on."""
         down_after = self._settings.down_after
         if self._majority:
-            recent = sum(now - w.answered <= down_after for w in self.watches.values())
-            if recent + 1 < self._majority:
+            if not self._enough(
+                n for n, w in self.watches.items() if now - w.answered <= down_after
+            ):
                 self._tell("error", "no answers from a majority: scheduler no more")
                 self._fire(Event.MINORITY, now)
                 return
@@ -583,7 +588,7 @@ class Election:
             self.out.append(ProbeVip())
         if not weighing.done(self._position(), now):
             return
-        if weighing.answers + 1 < self._majority:
+        if not self._enough(weighing.answers):
             # The others would learn of a later term, if only later, and their scheduler step down.
             self._tell("warn", "no majority to be asked, so no claim")
             self._fire(Event.VETOED, now)
@@ -616,7 +621,7 @@ class Election:
             return
         if self.stalled(now):
             return
-        enough = len(ballot.grants) + 1 >= self._majority
+        enough = self._enough(ballot.grants)
         if ballot.lost or not enough:
             why = ballot.against or "too few grant it"
             self._tell("warn", f"claim of term {ballot.term} lost: {why}")

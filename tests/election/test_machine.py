@@ -71,10 +71,13 @@ class Case(SynchronousTestCase):
     nodes = 3
     number = 2
     majority = False
+    disabled = 0
     gateway = False
 
     def setUp(self):
-        infos = [NodeInfo(n, f"n{n}", 100, True, mac(n)) for n in range(1, self.nodes + 1)]
+        infos = [
+            NodeInfo(n, f"n{n}", 100, n != self.disabled, mac(n)) for n in range(1, self.nodes + 1)
+        ]
         self.position = Position(0, 0)
         self.began, self.ended = [], []
         self.now = START
@@ -589,6 +592,33 @@ class MajorityTests(Case):
         self.gets("down", 1)
         self.gets("refused", 1)
         self.assertFalse(self.gets("heartbeat", 3, beat(7)))
+
+
+class DisabledTests(Case):
+    """Three of four are enabled: two of those are a majority, the disabled one makes none."""
+
+    nodes = 4
+    majority = True
+    disabled = 4
+
+    def test_its_answers_do_not_count(self):
+        self.connect(1, 3, 4)
+        self.run_for(1.15, self.answer)
+        self.gets("grant", 4, Grant(term=self.election.term))
+        self.run_for(0.06)
+        self.assertIsNot(self.election.state, State.SCHEDULER)
+
+    def test_nor_does_it_keep_one_scheduler(self):
+        self.reign()
+        self.run_for(0.35, lambda: self.election.reigning and self.confirm(4))
+        self.assertIs(self.election.state, State.BACKUP)
+
+    def test_it_claims_nothing_itself(self):
+        self.number = 4
+        self.majority = False
+        self.setUp()
+        self.run_for(3.0)
+        self.assertEqual(self.taken(Store), [])
 
 
 class GatewayTests(Case):

@@ -174,6 +174,8 @@ class History:
         took = world.until(world.agreed, 10 * world.heartbeat + listening + CLAIM)
         world.checks.counts[f"took {took:.0f}"] += 1
         world.run(1.5)
+        # A sweep that began before waits for its answers: a few seconds for each node.
+        world.until(lambda: not world.checks.closed(), 4.0 * len(world.numbers))
         world.segment.clients(0.0)
         world.run(1.0)
         world.checks.at_rest()
