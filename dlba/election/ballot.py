@@ -9,7 +9,7 @@ Source: election.md "Takeover".
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Set
+from collections.abc import Iterable, KeysView
 from typing import Final
 
 from dlba.election.replication import Position
@@ -53,7 +53,7 @@ class Weighing:
         return False
 
     @property
-    def answers(self) -> Set[int]:
+    def answers(self) -> KeysView[int]:
         """Those that have answered."""
         return self._answers.keys()
 
