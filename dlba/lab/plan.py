@@ -299,7 +299,10 @@ def has_channel(values: Mapping[str, Any]) -> bool:
 
 
 def node_text(node: Part, channel: bool) -> str:
-    """node.yaml of one node; array.yaml, the secrets and certificates lie in the folder above."""
+    """node.yaml of one node; array.yaml and certificates lie in the folder above.
+
+    So do the secrets where nodes can't tell each other theirs.
+    """
     host, port = MONITOR
     text = f"""\
 # Made by dlba lab up.
@@ -307,7 +310,6 @@ node: {node.name}
 array: ../array.yaml
 interface: {node.links[0].interface}
 state: state
-secrets: ../secrets
 monitor: {{listen: "{host}:{port}"}}
 log: {{access: access.log, format: combined}}
 """
@@ -319,6 +321,8 @@ channel:
   key: ../{AUTHORITY}/{node.name}.key
   authority: ../{AUTHORITY}/ca.pem
 """
+    else:
+        text += "secrets: ../secrets\n"
     return text
 
 

@@ -8,8 +8,9 @@ time, since a pid is used again; whoever else sits in a namespace of the lab is 
 
 ===============  ===========================================================================
 lab.json         the number of nodes and what later commands need to know of them
-array.yaml       what the nodes share; beside it secrets, lab.pem, lab.key
-ca/              the authority of the channel, and each node's certificate
+array.yaml       what the nodes share; beside it lab.pem and lab.key
+ca/              the authority of the channel, and each node's certificate; without a channel
+                 there is the file secrets instead
 X/               folder of the program X: what it wrote as `log`, who it is as `process`;
                  of a node node.yaml, access.log and state/ as well
 ===============  ===========================================================================
@@ -172,12 +173,13 @@ def write_files(lab: Plan, values: Mapping[str, Any]) -> Lab:
     # First of all: from here on the lab is there, if only to be taken down.
     (here / "lab.json").write_text(json.dumps(record) + "\n")
     (here / "array.yaml").write_text(array_text(values), "utf-8")
-    keys = f"{secrets.token_hex(2)} {secrets.token_hex(32)}\nhash {secrets.token_hex(32)}\n"
-    (here / "secrets").write_text(keys)
     certificate, key = CERTIFICATE
     write_certificate(here / certificate, here / key, (vip or VIP,))
     if channel:
         _write_authority(here / AUTHORITY, lab, str(values["name"]))
+    else:
+        keys = f"{secrets.token_hex(2)} {secrets.token_hex(32)}\nhash {secrets.token_hex(32)}\n"
+        (here / "secrets").write_text(keys)
     for part in lab.programs:
         (here / part.name).mkdir(mode=0o700)
         if part.kind == "node":

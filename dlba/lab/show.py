@@ -103,13 +103,15 @@ def to_try(lab: programs.Lab) -> list[str]:
     """Command lines to begin with."""
     command = f"dlba lab{of(lab.plan.name)}"
     vip = lab.vip or lab.plan.nodes[0].address
-    last = lab.plan.nodes[-1].name  # the first is the scheduler, which nobody replaces yet
+    # With a channel whoever is left takes the scheduler's place; without one nobody does, so that
+    # the first node, which is it, had better stay.
+    lost = lab.plan.nodes[0 if lab.channel else -1].name
     tries = [
         (f"exec client -- curl -ki https://{vip}/", "X-Backend: who answered"),
         (f"exec client -- curl -i http://{vip}/static/logo.png", "chosen by URL"),
         ("exec a -- dlba status", "the tables of node a"),
-        (f"kill {last}", f"then: status, start {last}"),
-        (f"cut {last}", f"then: status, heal {last}"),
+        (f"kill {lost}", f"then: status, start {lost}"),
+        (f"cut {lost}", f"then: status, heal {lost}"),
         ("down", "leaves nothing behind"),
     ]
     if not lab.web:

@@ -131,7 +131,7 @@ class TextTests(ConfigurationCase):
         )
         self.assertEqual(config.monitor.listen, Endpoint("127.0.0.1", 9080))
         self.assertEqual(config.log.access, own / "access.log")
-        self.assertEqual(config.secrets.resolve(), own.parent / "secrets")
+        self.assertIsNone(config.secrets)
         channel = config.channel
         self.assertEqual(channel.listen, Endpoint("203.0.113.12", 7788))
         certificate = own.parent / "ca" / "b.pem"
@@ -189,7 +189,9 @@ class TextTests(ConfigurationCase):
             self.assertIs(has_channel(values), False, setting)
         values = array_values(plan("lab", 2))
         change(values, "name=null")
-        self.assertIsNone(self.read(values)[0].channel)
+        config, own = self.read(values)
+        self.assertIsNone(config.channel)
+        self.assertEqual(config.secrets.resolve(), own.parent / "secrets")
         change(values, "name=x")
         change(values, "nodes=null")
         self.assertIs(has_channel(values), False)

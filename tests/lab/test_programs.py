@@ -24,15 +24,13 @@ class FolderTests(LabCase):
         here = programs.folder(NAME)
         self.assertEqual(
             sorted(path.name for path in here.iterdir()),
-            ["a", "app1", "array.yaml", "ca", "lab.json", "lab.key", "lab.pem", "secrets"],
+            ["a", "app1", "array.yaml", "ca", "lab.json", "lab.key", "lab.pem"],
         )
         self.assertEqual(
             sorted(path.name for path in (here / "ca").iterdir()),
             ["a.key", "a.pem", "ca.key", "ca.pem"],
         )
         self.assertEqual(mode(here / "lab.key"), 0o600)
-        keys = parse_keys((here / "secrets").read_text())
-        self.assertEqual((len(keys.signing), len(keys.hash)), (1, 64))
         self.assertEqual(programs.read_lab(NAME), made)
         self.assertEqual((made.vip, made.web, made.channel), ("203.0.113.10", True, True))
         self.assertEqual(made.ready, {"a": "/readyz"})
@@ -46,6 +44,8 @@ class FolderTests(LabCase):
         made = self.files(name=None)
         self.assertEqual(programs.read_lab(NAME), made)
         self.assertIs(made.channel, False)
+        keys = parse_keys((programs.folder(NAME) / "secrets").read_text())
+        self.assertEqual((len(keys.signing), len(keys.hash)), (1, 64))
         self.assertFalse((programs.folder(NAME) / "ca").exists())
         self.assertNotIn("channel", (programs.folder(NAME) / "a" / "node.yaml").read_text())
 
