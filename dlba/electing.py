@@ -178,7 +178,6 @@ class Electing(ElectionService):
         self._state = config.state
         ring = self._ring(keys)
         self.keys = KeyExchange(ring, self._send_keys, apply, self._keep_keys)
-        apply(ring)
         node = array.nodes[config.node]
         hello = Hello(
             protocol=PROTOCOL,
@@ -204,6 +203,12 @@ class Electing(ElectionService):
         self.wire = self.channel
         self._echoes.setServiceParent(self)
         self.channel.setServiceParent(self)
+
+    def startService(self) -> None:
+        """Put what is known of keys in force, then take part."""
+        # Not before: the web, which verifies with them, is made after this.
+        self.keys.start()
+        super().startService()
 
     def _ring(self, keys: Keys) -> Keyring:
         try:

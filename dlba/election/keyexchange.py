@@ -36,6 +36,10 @@ class KeyExchange:
         self._connected: set[int] = set()
         self._offered = ring.offer()
 
+    def start(self) -> None:
+        """Put in force what the ring knows from the start."""
+        self._apply(self._ring)
+
     def up(self, number: int) -> None:
         """The channel to a node is there."""
         self._connected.add(number)

@@ -5,7 +5,7 @@ An adapter. Everything is decided in `member`; here its commands go to the chann
 as a consequence waits until they are done, so that commands never mix.
 
 A term that can't be written down stops what would have followed it and is a fault of this node,
-until the disk takes it.
+until the disk takes it. So is a role that can't be taken on, for a while.
 
 Source: election.md.
 """
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
+from math import inf
 from typing import Any, Final, Protocol
 
 from twisted.application.service import MultiService
@@ -24,18 +25,22 @@ from dlba.election import commands as do
 from dlba.election.commands import Command
 from dlba.election.keyexchange import KeyExchange
 from dlba.election.member import Member
-from dlba.election.messages import Keys, KeysHave, Message
+from dlba.election.messages import Claim, Grant, Keys, KeysHave, Message
 from dlba.election.summary import Row, unpack_rows
 from dlba.election.terms import Terms
 from dlba.election.transitions import State
-from dlba.errors import DLBAError
+from dlba.errors import DLBAError, PeerError
 
 __all__ = ["ElectionService", "Routing", "Wire"]
 
-#: Seconds between two tries to write down what the disk refused.
-DISK_RETRY: Final = 5.0
-#: Seconds in which a line that says the same again is only counted.
+#: Seconds between two tries to write down what the disk refused, or to be scheduler.
+RETRY: Final = 5.0
+#: Seconds in which a line isn't said again.
 SELDOM: Final = 10.0
+#: Different lines that are remembered for that.
+LINES_LIMIT: Final = 256
+#: Seconds to the next turn after one that a bug has ended.
+AFTER_BUG: Final = 0.1
 
 
 class Routing(Protocol):
@@ -116,6 +121,9 @@ class ElectionService(MultiService):
         self._queue: deque[Command] = deque()
         self._busy = False
         self._timer: Any = None
+        self._retries: dict[str, Any] = {}
+        #: What the disk has refused: the latest term, and whom it is granted to.
+        self._unstored = (0, -1)
         self._said: dict[str, float] = {}
         self._rows: dict[int, tuple[Row, ...]] = {}
         #: Set before the service starts.
@@ -135,86 +143,107 @@ class ElectionService(MultiService):
 
     def leave(self) -> None:
         """The process is about to end: a scheduler lets another node take its role."""
-        self._input(self.member.stop)
+        self._input(lambda member, now: member.stop(now))
 
     def stopService(self) -> Deferred[Any] | None:
         """Say good-bye."""
-        self._input(self.member.end)
-        if self._timer is not None and self._timer.active():
-            self._timer.cancel()
+        self._input(lambda member, now: member.end(now))
+        for call in (self._timer, *self._retries.values()):
+            if call is not None and call.active():
+                call.cancel()
         self._timer = None
+        self._retries.clear()
         stopped: Deferred[Any] | None = super().stopService()
         return stopped
 
     # ---------------------------------------------------------------- what happens
+    # Nothing of it counts before the start (the packet path is there first) and after the stop.
 
     def up(self, number: int, incarnation: str) -> None:
         """The channel to a node is there."""
-        self._input(self.member.up, number, incarnation)
-        self.keys.up(number)
+        if self.running:
+            self._input(lambda member, now: member.up(number, incarnation, now))
+            self.keys.up(number)
 
     def down(self, number: int, why: str) -> None:
         """The channel to a node is gone."""
-        self.keys.down(number)
-        self._input(self.member.down, number)
+        if self.running:
+            self.keys.down(number)
+            self._input(lambda member, now: member.down(number, now))
 
     def refused(self, number: int) -> None:
         """A connect to a node was refused."""
-        self._input(self.member.refused, number)
+        self._input(lambda member, now: member.refused(number, now))
 
     def message(self, number: int, message: Message) -> None:
         """A node says something. Raises PeerError: it broke the rules, cut it off."""
+        if not self.running:
+            return
         if isinstance(message, (Keys, KeysHave)):
             self.keys.came(number, message)
         else:
-            self._input(self.member.take, number, message)
+            self._input(lambda member, now: member.take(number, message, now))
 
     def echoed(self, number: int) -> None:
         """A node's kernel has answered an echo request."""
-        self._input(self.member.echoed, number)
+        self._input(lambda member, now: member.echoed(number, now))
 
     def vip_claimed(self, mac: bytes) -> None:
         """An ARP frame says that `mac` has the VIP."""
-        self._input(self.member.vip_claimed, mac)
+        self._input(lambda member, now: member.vip_claimed(mac, now))
 
     def fault(self, why: str) -> None:
         """The interface or a port has failed; `why` empty: it is back."""
-        self._input(self.member.broken, "link", why)
+        self._broken("link", why)
 
     def absent(self, gap: float) -> None:
         """The packet path noticed that this process did not run; it is mute until told."""
-        self._input(self.member.absent)
-        if self.member.state is State.SCHEDULER:
-            self._routing.mute(False)  # that absence is over already
+        if self.running:
+            self._input(lambda member, now: member.absent(now))
+            if self.member.state is State.SCHEDULER:
+                self._routing.mute(False)  # that absence is over already
 
     def table_changed(self) -> None:
         """The client table has changed."""
-        self._input(self.member.changed)
+        self._input(lambda member, now: member.changed(now))
+
+    def _broken(self, what: str, why: str) -> None:
+        self._input(lambda member, now: member.broken(what, why, now))
 
     def _tick(self) -> None:
         self._timer = None
-        if self.running:
+        try:
             self._routing.alive(self._reactor.seconds())
             member = self.member
             member.able = self._routing.able
             if member.election.reigning:
                 member.signing = self.keys.choose()
-            self._input(member.tick)
+            self._input(lambda member, now: member.tick(now))
+        except Exception:  # noqa: BLE001 - a bug here must not end the node's part for good
+            self._log.failure("an exception at a turn of the election")
+            if self._timer is None:
+                self._timer = self._reactor.callLater(AFTER_BUG, self._tick)
 
-    def _input(self, what: Callable[..., tuple[Command, ...]], *args: Any) -> None:
-        """One input, and all that follows from it."""
+    def _input(self, what: Callable[[Member, float], tuple[Command, ...]]) -> None:
+        """One input, and all that follows from it. Raises PeerError once that is done."""
         if not self.running:
             return
-        self._queue.extend(what(*args, self._reactor.seconds()))
+        self._queue.extend(what(self.member, self._reactor.seconds()))
         if self._busy:
             return
         self._busy = True
+        wrong: PeerError | None = None
         try:
             while self._queue:
-                self._carry_out(self._queue.popleft())
+                try:
+                    self._carry_out(self._queue.popleft())
+                except PeerError as error:
+                    wrong = error
         finally:
             self._busy = False
         self._set_timer()
+        if wrong is not None:
+            raise wrong
 
     def _set_timer(self) -> None:
         now = self._reactor.seconds()
@@ -228,38 +257,47 @@ class ElectionService(MultiService):
     # ---------------------------------------------------------------- what is to be done
 
     def _carry_out(self, command: Command) -> None:
+        """Raises PeerError for what a node has said; whatever else fails stays here."""
         try:
             self._CARRY_OUT[type(command)](self, command)
-        except (OSError, DLBAError) as error:
-            if isinstance(command, do.Schedule):
-                # It says so to the others; the link's own watch finds when it is over.
-                self._queue.clear()
-                self._input(self.member.broken, "port", str(error))
-                self._reactor.callLater(DISK_RETRY, self._input, self.member.broken, "port", "")
-            else:
-                raise
-        except Exception:  # noqa: BLE001 - a bug here must not end the node's part for good
-            self._log.failure("an exception at a command of the election")
+        except PeerError:
+            raise
+        except Exception as error:  # noqa: BLE001 - a bug must not end the node's part for good
+            if not isinstance(error, (OSError, DLBAError)):
+                self._log.failure("an exception at a command of the election")
+            why = str(error) or type(error).__name__
+            if isinstance(command, do.Store):
+                self._unstored = command.term, command.granted
+                self._fail("disk", why)
+            elif isinstance(command, do.Schedule):
+                self._fail("port", why)
+            elif isinstance(error, (OSError, DLBAError)):
+                self._tell("error", f"{type(command).__name__.lower()}: {why}")
 
-    def _store(self, command: do.Store) -> None:
-        try:
-            self._terms.store(command.term, command.granted)
-        except (OSError, DLBAError) as error:
-            # Nothing that depends on it may leave.
-            self._queue.clear()
-            self._input(self.member.broken, "disk", str(error))
-            self._reactor.callLater(DISK_RETRY, self._store_again, command.term, command.granted)
+    def _fail(self, what: str, why: str) -> None:
+        """Nothing that depends on it may leave; the node is in fault until it is tried again."""
+        self._queue.clear()
+        self._broken(what, why)
+        if what not in self._retries:
+            self._retries[what] = self._reactor.callLater(RETRY, self._try_again, what)
 
-    def _store_again(self, term: int, granted: int) -> None:
-        if not self.running:
-            return
-        try:
-            if term > self._terms.term:
-                self._terms.store(term, granted)
-        except (OSError, DLBAError):
-            self._reactor.callLater(DISK_RETRY, self._store_again, term, granted)
-        else:
-            self._input(self.member.broken, "disk", "")
+    def _try_again(self, what: str) -> None:
+        del self._retries[what]
+        if what == "disk":
+            term, granted = self._unstored
+            try:
+                if term > self._terms.term:
+                    self._terms.store(term, granted)
+            except (OSError, DLBAError):
+                self._retries[what] = self._reactor.callLater(RETRY, self._try_again, what)
+                return
+        self._broken(what, "")
+
+    def _send(self, command: do.Send) -> None:
+        message = command.message
+        if isinstance(message, (Claim, Grant)) and message.term > self._terms.term:
+            return  # said again, of a term that the disk has refused
+        self.wire.send(command.number, message)
 
     def _status_of(self, command: do.StatusOf) -> None:
         self._rows[command.number] = unpack_rows(command.data)
@@ -269,16 +307,16 @@ class ElectionService(MultiService):
 
     def _tell(self, level: str, text: str) -> None:
         now = self._reactor.seconds()
-        if now < self._said.get(text, now - SELDOM) + SELDOM:
+        if now < self._said.get(text, -inf) + SELDOM:
             return
-        if len(self._said) > 256:
+        if len(self._said) >= LINES_LIMIT:
             self._said.clear()
         self._said[text] = now
         self._log.emit(LogLevel.levelWithName(level), "{text}", text=text)
 
     _CARRY_OUT: Final[Mapping[type, Callable[[ElectionService, Any], object]]] = {
-        do.Send: lambda self, c: self.wire.send(c.number, c.message),
-        do.Store: _store,
+        do.Send: _send,
+        do.Store: lambda self, c: self._terms.store(c.term, c.granted),
         do.Schedule: lambda self, c: self._routing.schedule(self._reactor.seconds()),
         do.StepDown: lambda self, c: self._routing.step_down(),
         do.Quiet: lambda self, c: self._routing.quiet(),
