@@ -28,6 +28,9 @@ SAFE, SAFE_IN_LOSS = 0.1, 0.6
 TAKEOVER = 3.0
 #: Seconds that two schedulers may take until one yields, and a part of an array to find one.
 MEETING, FINDING = 3.0, 4.0
+#: With a majority they don't overlap, but for one that was stopped for less than down_after after
+#: the VIP had been unanswered for long: it has yet to read that another has the role.
+OVERLAP = 0.05
 #: Commands of one node in one second, for each of the others.
 COMMANDS = 150
 #: Ticks in a row that are due at once.
@@ -58,6 +61,8 @@ class Checks:
         #: Term → who won it.
         self.winners: dict[int, int] = {}
         self._reign_at = 0.0
+        #: Two nodes that both answer for the VIP → since when.
+        self._overlaps: dict[tuple[int, int], float] = {}
         self._starts: dict[int, float] = {}
         self._before: Before | None = None
         self._commands: Counter[int] = Counter()
@@ -77,6 +82,11 @@ class Checks:
 
     def disturbed(self, number: int) -> None:
         self._disturbed[number] = self._now
+        self._apart(number)
+
+    def _apart(self, number: int) -> None:
+        """The node doesn't answer for the VIP now."""
+        self._overlaps = {pair: at for pair, at in self._overlaps.items() if number not in pair}
 
     def started(self, number: int) -> None:
         self._starts[number] = self._now
@@ -241,6 +251,8 @@ class Checks:
             self._breach(f"{process.name}: reigns, but counts {member.scheduler} as scheduler")
         if process.answers:
             self._alone(process)
+        elif self._overlaps:
+            self._apart(process.number)
 
     def _alone(self, process: Any) -> None:
         """Two that reach each other don't both answer ARP for the VIP for long."""
@@ -250,7 +262,9 @@ class Checks:
                 if self._world.majority and self._world.network.both_open(
                     process.number, other.number, SEGMENT
                 ):
-                    self._breach(f"{process.name} and {other.name} are scheduler at one time")
+                    pair = min(process.number, other.number), max(process.number, other.number)
+                    if self._now > self._overlaps.setdefault(pair, self._now) + OVERLAP:
+                        self._breach(f"{process.name} and {other.name} are scheduler at one time")
                 if self.settled(process.number, other.number, since):
                     self._breach(f"{process.name} and {other.name} are both scheduler")
 

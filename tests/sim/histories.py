@@ -21,6 +21,7 @@ class History:
 
     def __init__(self, seed: int, tell: Callable[[str], object] | None = None) -> None:
         self.seed = seed
+        self._mended = False
         self._random = random = Random(seed)
         nodes = random.choice((2, 3, 3, 3, 3, 4, 4, 5, 5, 6, 7))
         # Little loss where little of it makes a node silent for long enough.
@@ -136,7 +137,7 @@ class History:
     def _stutter(self, number: int, until: float) -> None:
         """A process that gets little of its processor."""
         world, random = self.world, self._random
-        if world.clock.now < until:
+        if world.clock.now < until and not self._mended:
             world.pause(number)
             stands = random.choice((0.05, 0.2, 0.35)) * (0.5 + random.random())
             world.clock.after(stands, world.resume, number, random.random() < 0.5)
@@ -145,7 +146,7 @@ class History:
     def _flap(self, number: int, until: float) -> None:
         """A plug that sits badly."""
         world, random = self.world, self._random
-        if world.clock.now < until:
+        if world.clock.now < until and not self._mended:
             world.cut(number)
             world.clock.after(0.2 * random.random(), world.join, number)
             world.clock.after(0.2 + 0.4 * random.random(), self._flap, number, until)
@@ -153,6 +154,7 @@ class History:
     def _mend(self) -> None:
         world = self.world
         world.note("-- all is mended")
+        self._mended = True
         world.heal()
         world.full.clear()
         world.gateway = True
@@ -174,10 +176,10 @@ class History:
         took = world.until(world.agreed, 10 * world.heartbeat + listening + CLAIM)
         world.checks.counts[f"took {took:.0f}"] += 1
         world.run(1.5)
-        # A sweep that began before waits for its answers: a few seconds for each node.
-        world.until(lambda: not world.checks.closed(), 4.0 * len(world.numbers))
         world.segment.clients(0.0)
         world.run(1.0)
+        # A sweep that began before waits for its answers: a few seconds for each node.
+        world.until(lambda: not world.checks.closed(), 4.0 * len(world.numbers))
         world.checks.at_rest()
 
 
