@@ -111,6 +111,28 @@ class DiagramTests(SynchronousTestCase):
                 )
                 self.assertIn(event.name, line)
 
-    def test_the_documentation_has_it_as_it_is(self):
+
+class DocumentationTests(SynchronousTestCase):
+    """docs/election.md says what the code does, no more and no less."""
+
+    def setUp(self):
         docs = Path(__file__).resolve().parents[2] / "docs" / "election.md"
-        self.assertIn(diagram(), docs.read_text("utf-8"))
+        self.text = docs.read_text("utf-8")
+
+    def rows(self, head: str) -> list[str]:
+        """The lines of the table with this head."""
+        _, _, rest = self.text.partition(f"{head}\n|---|---|\n")
+        return rest.partition("\n\n")[0].splitlines()
+
+    def test_the_diagram(self):
+        _, _, rest = self.text.partition("```mermaid\n")
+        self.assertEqual(rest.partition("\n```")[0], diagram())
+        self.assertEqual(self.text.count("```mermaid"), 1)
+
+    def test_every_state_with_its_sentence(self):
+        expected = [f"| `{state.name}` | {state.value} |" for state in State]
+        self.assertEqual(self.rows("| state | a node in it |"), expected)
+
+    def test_every_event_with_its_sentence(self):
+        expected = [f"| `{event.name}` | {event.value} |" for event in Event]
+        self.assertEqual(self.rows("| event | when |"), expected)
