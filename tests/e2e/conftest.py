@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
-from labs import lab_up
+from labs import NO_CHANNEL, lab_up
 from parts import rig_in
 
 
@@ -35,7 +35,7 @@ def shared_rig(tmp_path_factory):
 @pytest.fixture(scope="session")
 def array():
     """A lab of three nodes that no test harms; see `idle`."""
-    with lab_up("array", "routing.bucket_timeout=30", "web.timeouts.idle=900") as lab:
+    with lab_up("array", NO_CHANNEL, "routing.bucket_timeout=30", "web.timeouts.idle=900") as lab:
         yield lab
 
 

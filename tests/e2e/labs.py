@@ -15,6 +15,7 @@ import itertools
 import json
 import os
 import re
+import signal
 import socket
 import ssl
 import struct
@@ -31,6 +32,9 @@ from clients import curl_command
 from parts import DLBA, ENV, ROOT, WAIT, wait_until
 
 VIP = "203.0.113.10"
+#: A setting for an array whose scheduler is named by the configuration: nobody else takes the role,
+#: nobody probes for the VIP, so that every frame is the test's own.
+NO_CHANNEL = "name=null"
 CLIENT = "203.0.113.200"
 CLIENT_MAC = "02:00:cb:00:71:c8"
 MIB = 1 << 20
@@ -94,6 +98,8 @@ class Lab:
         self.name = f"e2e-{os.getpid()}-{label}-{next(_numbers)}"
         self.folder = Path("/run/dlba-lab") / self.name
         self._ports = iter(PORTS)
+        #: Ports that `flows.Flows` has used.
+        self.flow_ports: list[int] = []
 
     # The command
 
@@ -161,6 +167,16 @@ class Lab:
     def scheduler_mac(self, name: str = "a") -> str:
         """The second MAC of a node: 02:… becomes 06:…"""
         return "06" + self.macs[name][2:]
+
+    @contextlib.contextmanager
+    def paused(self, name: str) -> Iterator[None]:
+        """A node's process is stopped for the block; quicker than `stop` and `continue`."""
+        pid = self.pid(name)
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(pid, signal.SIGCONT)
 
     def log(self, name: str) -> str:
         return (self.folder / name / "log").read_text("utf-8", "replace")

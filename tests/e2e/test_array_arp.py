@@ -7,7 +7,7 @@ import re
 import time
 
 import pytest
-from labs import CLIENT, CLIENT_MAC, VIP, lab_up
+from labs import CLIENT, CLIENT_MAC, NO_CHANNEL, VIP, lab_up
 from parts import wait_until
 from scapy.layers.l2 import ARP, Ether
 from wire import ASKER, BROADCAST, SOON, Capture, answers, send, who_has
@@ -19,7 +19,7 @@ SCHEDULER = "06:00:cb:00:71:0b"
 
 @pytest.fixture(scope="module")
 def lab():
-    with lab_up("arp", nodes=2) as lab:
+    with lab_up("arp", NO_CHANNEL, nodes=2) as lab:
         yield lab
 
 

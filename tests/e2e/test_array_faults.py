@@ -8,7 +8,7 @@ import threading
 import time
 
 import pytest
-from labs import MIB, VIP, lab_up, spread
+from labs import MIB, NO_CHANNEL, VIP, lab_up, spread
 from parts import wait_until
 from wire import answers, who_has
 
@@ -22,7 +22,7 @@ SLOW, PAUSE = 24 * MIB, 0.02
 
 @pytest.fixture(scope="module")
 def lab():
-    with lab_up("faults", f"routing.bucket_timeout={BUCKET_TIMEOUT}") as lab:
+    with lab_up("faults", NO_CHANNEL, f"routing.bucket_timeout={BUCKET_TIMEOUT}") as lab:
         yield lab
 
 

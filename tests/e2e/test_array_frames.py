@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
-from labs import CLIENT, CLIENT_MAC, MIB, VIP, lab_up, need_libpcap
+from labs import CLIENT, CLIENT_MAC, MIB, NO_CHANNEL, VIP, lab_up, need_libpcap
 from parts import wait_until
 from scapy.layers.inet import ICMP, IP, TCP, UDP, IPerror, TCPerror, fragment
 from scapy.layers.inet6 import IPv6
@@ -26,7 +26,7 @@ FLOOD_PORTS = range(33_000, 53_000)
 @pytest.fixture(scope="module", params=["packet", "pcap"])
 def lab(request):
     need_libpcap()
-    with lab_up("frames", f"routing.packets={request.param}", nodes=2) as lab:
+    with lab_up("frames", NO_CHANNEL, f"routing.packets={request.param}", nodes=2) as lab:
         assert f"frames by {request.param}" in lab.log("a")
         yield lab
 

@@ -10,7 +10,7 @@ import socket
 from pathlib import Path
 
 import pytest
-from labs import VIP, lab_up, need_libpcap
+from labs import NO_CHANNEL, VIP, lab_up, need_libpcap
 from parts import TWISTD, program, wait_until
 
 MODES = {
@@ -43,14 +43,14 @@ def lab(mode):
     for name, package in (("nft", "nftables"), ("ethtool", "ethtool"), ("ip", "iproute2")):
         program(name, package)
     need_libpcap()
-    with lab_up("kernel", *MODES[mode], nodes=2) as lab:
+    with lab_up("kernel", NO_CHANNEL, *MODES[mode], nodes=2) as lab:
         yield lab
 
 
 @pytest.fixture(scope="module")
 def stopped():
     """A lab whose node a is stopped, with node b as it is."""
-    with lab_up("stopped", nodes=2) as lab:
+    with lab_up("stopped", NO_CHANNEL, nodes=2) as lab:
         stop(lab)
         yield lab
 

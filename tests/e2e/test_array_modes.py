@@ -8,7 +8,18 @@ import time
 from collections import Counter
 
 import pytest
-from labs import CLIENT, CLIENT_MAC, MIB, VIP, lab_up, need_libpcap, number_of, pattern, spread
+from labs import (
+    CLIENT,
+    CLIENT_MAC,
+    MIB,
+    NO_CHANNEL,
+    VIP,
+    lab_up,
+    need_libpcap,
+    number_of,
+    pattern,
+    spread,
+)
 from parts import nginx_config, program, wait_until
 from scapy.layers.inet import TCP
 from wire import HEADERS, Capture, captures
@@ -51,7 +62,7 @@ def check_spread(lab, count=CONNECTIONS):
 
 def test_weights():
     settings = ("nodes.b.weight=2", "nodes.c.weight=3", "nodes.d.weight=0", "nodes.e.enabled=false")
-    with lab_up("weights", *settings, nodes=5) as lab:
+    with lab_up("weights", NO_CHANNEL, *settings, nodes=5) as lab:
         assert check_spread(lab) == {"a": 10, "b": 20, "c": 30}
         rows = lab.rows()
         assert (rows["d"]["groups"], rows["e"]["groups"]) == (0, 0)
@@ -64,7 +75,7 @@ def test_weights():
 
 def test_a_keyed_hash():
     """The client can't know its buckets: ports in a row are scattered."""
-    with lab_up("keyed", "routing.hash=keyed") as lab:
+    with lab_up("keyed", NO_CHANNEL, "routing.hash=keyed") as lab:
         assert set(check_spread(lab)) == {"a", "b", "c"}
         ports = lab.new_ports(50)
         told = [lab.where(port) for port in ports]
@@ -83,7 +94,7 @@ def test_a_keyed_hash():
 
 def test_libpcap():
     need_libpcap()
-    with lab_up("pcap", "routing.packets=pcap") as lab:
+    with lab_up("pcap", NO_CHANNEL, "routing.packets=pcap") as lab:
         assert "frames by pcap" in lab.log("a")
         assert check_spread(lab) == {"a": 20, "b": 20, "c": 20}
         body = pattern(DOWNLOAD)
@@ -109,7 +120,7 @@ def test_libpcap():
 @pytest.fixture(scope="module")
 def own_mac():
     program("nft", "nftables")
-    with lab_up("own-mac", "routing.own_mac=true") as lab:
+    with lab_up("own-mac", NO_CHANNEL, "routing.own_mac=true") as lab:
         yield lab
 
 
@@ -154,7 +165,10 @@ def test_one_mac_leaves_no_rule_behind(own_mac):
 
 def test_other_ports_for_the_scheduler_itself():
     """`other: local`: servers on the VIP that aren't spread, TCP and UDP, on the scheduler."""
-    with lab_up("local", "routing.other=local", nodes=2) as lab, contextlib.ExitStack() as opened:
+    with (
+        lab_up("local", NO_CHANNEL, "routing.other=local", nodes=2) as lab,
+        contextlib.ExitStack() as opened,
+    ):
         udp = opened.enter_context(lab.socket("a", socket.SOCK_DGRAM))
         tcp = opened.enter_context(lab.socket("a"))
         for sock in (udp, tcp):
@@ -188,7 +202,7 @@ def test_other_ports_for_the_scheduler_itself():
 
 @pytest.fixture
 def prototype():
-    with lab_up("prototype", "web=null", "routing.ports=[80]") as lab:
+    with lab_up("prototype", NO_CHANNEL, "web=null", "routing.ports=[80]") as lab:
         yield lab
 
 

@@ -8,7 +8,7 @@ import re
 import signal
 
 import pytest
-from labs import lab_up
+from labs import NO_CHANNEL, lab_up
 from parts import wait_until
 
 MODES = {"sum": (), "keyed": ("routing.hash=keyed",)}
@@ -17,7 +17,7 @@ EACH = 4
 
 @pytest.fixture(params=MODES)
 def lab(request):
-    with lab_up("restart", *MODES[request.param]) as lab:
+    with lab_up("restart", NO_CHANNEL, *MODES[request.param]) as lab:
         yield lab
 
 
