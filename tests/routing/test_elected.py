@@ -20,9 +20,20 @@ from dlba.config.values import NodeConfig
 from dlba.errors import DLBAError
 from dlba.routing.elected import ElectedRouting
 from dlba.routing.hashtable import UNASSIGNED
+from dlba.routing.keyedhash import KeyedHash
 from tests import namespaces
 from tests.routing import machines
-from tests.routing.frames import CLIENT, MEMBERS, OWN, ROUTER, SCHEDULER, VIP, plain
+from tests.routing.frames import (
+    CLIENT,
+    CLIENT_NUMBER,
+    MEMBERS,
+    OWN,
+    PORT,
+    ROUTER,
+    SCHEDULER,
+    VIP,
+    plain,
+)
 from tests.routing.test_array import array
 from tests.routing.test_path import HEADERS
 from tests.routing.test_service import Case
@@ -222,6 +233,29 @@ class RoleTests(ElectedCase):
         self.assertEqual(self.made.where(1, 1)["node"], "b")
         self.made.drain_node(0, False)
         self.assertEqual(self.made.where(1, 1)["node"], "a")
+
+    def test_another_hash_key(self):
+        made = attrs.evolve(array(hash="keyed"), election=ElectionConfig())
+        config = NodeConfig(node=self.node, array=made, interface="eth0", state=self.state)
+        other = ElectedRouting(self.reactor, self.poller, config, b"A" * 32, lambda: (0, 0, 0.0))
+        scheduler = other.path.scheduler
+        flows = [(n << 8, 40000 - n) for n in range(20)]
+
+        def found():
+            return [other.where(*flow)["bucket"] for flow in flows]
+
+        for key in (b"A" * 32, b"B" * 32, b"B" * 32, b"A" * 32):
+            other.rehash(key)
+            keyed = KeyedHash(scheduler.table.buckets, key)
+            self.assertEqual(found(), [keyed(*flow) for flow in flows])
+        # A frame too goes by the key of the moment.
+        keyed = KeyedHash(scheduler.table.buckets, b"B" * 32)
+        other.rehash(b"B" * 32)
+        other.path.activate(True, 9.0)
+        other.path.wake(9.0)
+        other.path.route(memoryview(plain()), 0)
+        self.assertGreaterEqual(scheduler.table.node_of(keyed(CLIENT_NUMBER, PORT)), 0)
+        self.assertEqual(scheduler.table.assigned, 1)
 
     def test_held_and_status(self):
         self.schedule()

@@ -209,6 +209,22 @@ class ChooseTests(SynchronousTestCase):
         self.assertEqual({b for b in range(64) if made.table.node_of(b) == 0}, buckets)
         self.assertEqual({made.where(*flow, 9).bucket for flow in flows}, buckets)
 
+    def test_another_hash_from_now_on(self):
+        """Whatever the first one was, and without a change of the table."""
+        for first in (None, KeyedHash(64, b"secret")):
+            made, other = scheduler(1, bucket_of=first), KeyedHash(64, b"another")
+            flows = [(CLIENT + n, 40000 - n) for n in range(20)]
+            before = [made.bucket_of(*flow) for flow in flows]
+            version = made.table.version
+            made.rehash(other)
+            found = [made.bucket_of(*flow) for flow in flows]
+            self.assertEqual(found, [other(*flow) for flow in flows])
+            self.assertNotEqual(found, before)
+            self.assertEqual(made.table.version, version)
+            for flow in flows:
+                made.choose(*flow, 9)
+            self.assertEqual({b for b in range(64) if made.table.node_of(b) == 0}, set(found))
+
     def test_a_new_scheduler_goes_on_with_the_same_table(self):
         table = ClientTable(64)
         made = Scheduler(table, rows(1, 1), TIMEOUT)
