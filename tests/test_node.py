@@ -4,15 +4,27 @@ import json
 import urllib.error
 import urllib.request
 from pathlib import Path
+from time import monotonic
+from unittest import mock
 
 import attrs
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.task import deferLater
+from twisted.internet.threads import deferToThread
+from twisted.trial.unittest import TestCase
 
 from dlba.config.load import load_text
 from dlba.config.values import LogConfig
 from dlba.counters import WEB_COUNTERS
+from dlba.errors import DLBAError
 from dlba.node import Node
+from dlba.poller import Poller
+from dlba.state import make_state, store_learned
+from tests import namespaces
+from tests.election.certificates import make
+from tests.election.test_channel import free_ports
+from tests.election.wholenode import VIP, RecordingRouting, config
 from tests.web.harness import (
     GET,
     Backend,
@@ -197,3 +209,180 @@ class NodeTest(ProxyTest):
         self.assertEqual(node.status()["backends"], [])
         node.abort()
         node.reopen_logs()
+
+
+class Beside:
+    """The reactor, for a data path that doesn't take its place: only one of them could."""
+
+    def __getattr__(self, name):
+        return getattr(reactor, name)
+
+
+class PollerBeside(Poller):
+    def attach(self, reactor):
+        super().attach(Beside())
+
+
+class ChannelTests(TestCase):
+    """Nodes of one array, whole but for the segment, which `RecordingRouting` stands for."""
+
+    timeout = 120
+    skip = namespaces.missing()  # echoes need what interfaces need
+    WAIT = 30
+
+    def setUp(self):
+        for name, made in (("ElectedRouting", RecordingRouting), ("Poller", PollerBeside)):
+            patched = mock.patch(f"dlba.node.{name}", made)
+            patched.start()
+            self.addCleanup(patched.stop)
+        self.folder = Path(self.mktemp()).absolute()
+        make(self.folder, "a", "b")
+        self.ports = free_ports(2)
+        self.backend = Backend("app1")
+        self.addCleanup(self.backend.join)
+        self.addCleanup(self.backend.stop)
+        self.nodes: dict[str, Node] = {}
+
+    async def tearDown(self):
+        await gatherResults([node.stopService() for node in self.nodes.values() if node.running])
+
+    def make(self, name: str) -> Node:
+        address = f"127.0.0.1:{self.backend.port}"
+        site = {"hosts": ["*"], "default": True, "pool": "app", "schedule": "cookie"}
+        web = {
+            "listen": [{"port": 8080}],
+            "sites": [site],
+            "pools": {"app": {"backends": {"app1": {"address": address}}}},
+        }
+        made = config(self.folder, name, self.ports, web=web)
+        # A port of its own for each, as long as they share a machine.
+        listen = tuple(
+            attrs.evolve(one, port=0, address="127.0.0.1") for one in made.array.web.listen
+        )
+        array = attrs.evolve(made.array, web=attrs.evolve(made.array.web, listen=listen))
+        return Node(reactor, attrs.evolve(made, array=array))
+
+    def start(self, name: str) -> Node:
+        node = self.nodes[name] = self.make(name)
+        node.privilegedStartService()
+        node.startService()
+        return node
+
+    async def until(self, condition, what: str) -> None:
+        end = monotonic() + self.WAIT
+        while not condition():
+            self.assertLess(monotonic(), end, f"expected {what}")
+            await deferLater(reactor, 0.02)
+
+    async def elect(self) -> tuple[Node, Node]:
+        """The scheduler and the other one."""
+        nodes = self.start("a"), self.start("b")
+        await self.until(
+            lambda: (
+                sorted(node.role for node in nodes) == ["backup", "scheduler"]
+                and len({node.election.scheduler for node in nodes}) == 1
+            ),
+            "one scheduler",
+        )
+        return nodes if nodes[0].role == "scheduler" else nodes[::-1]
+
+    async def ask(self, node: Node, cookie: str = "") -> str:
+        """The cookie that a request to this node is answered with; empty: none."""
+        port = node.web.listeners[0].port
+
+        def get() -> str:
+            fields = {"Connection": "close"} | ({"Cookie": cookie} if cookie else {})
+            request = urllib.request.Request(f"http://127.0.0.1:{port}/", headers=fields)
+            with urllib.request.urlopen(request, timeout=20) as response:
+                return (response.headers["Set-Cookie"] or "").partition(";")[0]
+
+        return await deferToThread(get)
+
+    async def test_status_of_a_scheduler_and_of_a_backup(self):
+        first, other = await self.elect()
+        await self.ask(first)
+        await self.ask(other)
+        await self.until(
+            lambda: first.status()["summary"][0]["hits"] == 2, "the requests of both nodes"
+        )
+        of, by = json.loads(json.dumps(first.status())), json.loads(json.dumps(other.status()))
+        name, rest = first._config.node, other._config.node
+        for document in (of, by):
+            self.assertEqual((document["vip"], document["scheduler"]), (VIP, name))
+            self.assertEqual(document["term"], of["term"])
+        self.assertGreater(of["term"], 0)
+        self.assertEqual((of["role"], by["role"]), ("scheduler", "backup"))
+        self.assertEqual(of["peers"], [{"name": rest, "connected": True, "failed": False}])
+        self.assertEqual(by["peers"], [{"name": name, "connected": True, "failed": False}])
+        self.assertEqual([row["name"] for row in of["nodes"]], ["a", "b"])
+        self.assertEqual([row["failed"] for row in of["nodes"]], [False, False])
+        self.assertEqual(of["summary"][0]["cookie_groups"], 2)
+        self.assertIsInstance(of["swept_at"], float)
+        self.assertEqual((by["nodes"], by["summary"], by["swept_at"]), ([], [], None))
+        self.assertEqual(by["backends"][0]["hits"], 1)
+        self.assertTrue(first.ready() and other.ready())
+
+    async def test_a_cookie_is_good_at_every_node(self):
+        first, other = await self.elect()
+        # Each node has made secrets of its own.
+        secrets = {
+            (self.folder / f"state-{name}" / "secrets").read_text().split()[0] for name in "ab"
+        }
+        self.assertEqual(len(secrets), 2)
+        for node, again in ((first, other), (other, first)):
+            cookie = await self.ask(node)
+            self.assertIn("=", cookie)
+            self.assertEqual(await self.ask(again, cookie), "", "a cookie in its place")
+
+    async def test_learned_keys_are_good_from_the_start(self):
+        """Nobody else is there to tell of them."""
+        other = await self.cookie_of_b()
+        self.assertNotEqual(await self.ask(self.start("a")), "")
+        self.assertNotEqual(await self.ask(self.nodes["a"], other), "", "keys of nobody")
+        await self.nodes.pop("a").stopService()
+        make_state(self.folder / "state-a")
+        lines = (self.folder / "state-b" / "secrets").read_text()
+        learned = {"format": 1, "hash": None, "nodes": {"1": lines}}
+        store_learned(self.folder / "state-a", json.dumps(learned))
+        self.assertEqual(await self.ask(self.start("a"), other), "")
+
+    async def cookie_of_b(self) -> str:
+        node = self.start("b")
+        cookie = await self.ask(node)
+        del self.nodes["b"]
+        await node.stopService()
+        return cookie
+
+    async def test_a_fault_is_not_ready_and_passes_the_role_on(self):
+        first, other = await self.elect()
+        first.routing.fail("eth9: no carrier")
+        self.assertEqual((first.role, first.ready()), ("fault", False))
+        self.assertEqual(first.status()["role"], "fault")
+        await self.until(lambda: other.role == "scheduler", "the other one")
+        first.routing.fail("")
+        await self.until(
+            lambda: first.election.scheduler == other._config.node and first.ready(),
+            "the first as a backup",
+        )
+
+    async def test_a_stop_passes_the_role_on(self):
+        first, other = await self.elect()
+        first.routing.take()
+        stopped = first.stopService()
+        self.assertEqual(first.routing.calls[0], "quiet")
+        await stopped
+        await self.until(lambda: other.role == "scheduler", "the other one")
+        self.assertFalse(first.ready())
+        self.assertEqual(other.status()["scheduler"], other._config.node)
+
+    async def test_a_taken_channel_port_stops_the_start(self):
+        self.start("a")
+        self.ports.reverse()
+        node = self.make("b")
+        with self.assertRaises(DLBAError) as caught:
+            node.privilegedStartService()
+        self.assertIn("channel: ", str(caught.exception))
+        self.assertIn("undo", node.routing.calls)
+        # Nothing is left of it: the lock, the ports and the socket of the echoes.
+        self.ports.reverse()
+        self.start("b")
