@@ -261,12 +261,13 @@ class Node(MultiService):
     async def _stop(self) -> None:
         # The monitor goes on while the proxy drains: /readyz says 503, /status who is left. So do
         # the frames: those of the connections that are left, and of all other nodes.
-        if self.election is not None:
-            self.election.leave()
+        left = None if self.election is None else self.election.leave()
         if self.routing is not None:
             self.routing.drain()
         if self.web is not None:
             await self.web.stopService()
+        if left is not None:
+            await left
         await super().stopService()
         self._unlock()
         if self._access is not None:

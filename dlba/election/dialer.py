@@ -68,6 +68,8 @@ class Dialer:
         self._up_since: float | None = None
         self._waits: Any = None
         self._trying: Deferred[Any] | None = None
+        #: A connection of ours stands, and whether it becomes the channel is not known yet.
+        self._speaking = False
         self._running = False
 
     def start(self) -> None:
@@ -85,11 +87,13 @@ class Dialer:
     def up(self) -> None:
         """The channel is there."""
         self._up_since = self._reactor.seconds()
+        self._speaking = False
         self._stop_waiting()
 
     def down(self) -> None:
         """A connection that was tried, or the channel, is gone: go on trying."""
         since, self._up_since = self._up_since, None
+        self._speaking = False
         lasted = since is not None and self._reactor.seconds() - since >= LASTED
         if lasted or (since is not None and self._factory is None):
             self._pause = FIRST
@@ -120,7 +124,8 @@ class Dialer:
             self._waits = None
 
     def _try(self) -> None:
-        if not self._running or self._trying is not None or self._up_since is not None:
+        busy = self._trying is not None or self._speaking or self._up_since is not None
+        if not self._running or busy:
             return
         self._stop_waiting()
         self._trying = self._endpoint.connect(self._factory or _Bare())
@@ -131,7 +136,8 @@ class Dialer:
         if self._factory is None:
             protocol.transport.abortConnection()
             self._later()
-        # Else it is the connection's: `up` or `down` follows.
+        else:
+            self._speaking = True  # `up` or `down` follows
 
     def _failed(self, reason: Failure) -> None:
         self._trying = None

@@ -102,7 +102,8 @@ class Member:
         self._heartbeat_at = now
         self._alive_at = now
         self._told: Alive | None = None
-        self._signed = ""
+        #: The scheduler that named a key to sign with last, and its id.
+        self._signed = (-1, "")
         #: Whether this node itself can take flows; the adapter says so.
         self.able = True
         #: Id of the key that this node wants to sign cookies while it is scheduler.
@@ -123,6 +124,11 @@ class Member:
     def state(self) -> State:
         """What this node is."""
         return self.election.state
+
+    @property
+    def leading(self) -> bool:
+        """Whether this node's table is the array's: it is scheduler, or nobody has followed yet."""
+        return self._leading
 
     @property
     def scheduler(self) -> int:
@@ -255,8 +261,8 @@ class Member:
             if election.state is State.LEAVING and self._leading:
                 self._end(now)
             self.failed = set(message.failed)
-            if message.signing != self._signed:
-                self._signed = message.signing
+            if (number, message.signing) != self._signed:
+                self._signed = (number, message.signing)
                 self._out.append(Sign(message.signing))
             position = Position(term_of(message.term, number), message.version)
             parent = Position(message.parent_term, message.parent_version)

@@ -39,6 +39,9 @@ RETRY: Final = 5.0
 SELDOM: Final = 10.0
 #: Different lines that are remembered for that.
 LINES_LIMIT: Final = 256
+#: Seconds that a scheduler which stops waits for its successor, and then for late frames.
+LEAVE_LIMIT: Final = 1.0
+LATE: Final = 0.1
 #: Seconds to the next turn after one that a bug has ended.
 AFTER_BUG: Final = 0.1
 
@@ -126,6 +129,8 @@ class ElectionService(MultiService):
         self._unstored = (0, -1)
         self._said: dict[str, float] = {}
         self._rows: dict[int, tuple[Row, ...]] = {}
+        self._leaving: Any = None
+        self._left: Deferred[None] | None = None
         #: Set before the service starts.
         self.wire: Wire
         self.member: Member
@@ -141,14 +146,29 @@ class ElectionService(MultiService):
             self.fault(self._routing.fault)
         self._tick()
 
-    def leave(self) -> None:
-        """The process is about to end: a scheduler lets another node take its role."""
+    def leave(self) -> Deferred[None]:
+        """The process is about to end: a scheduler lets another node take its role.
+
+        Fires when that is done and late frames have had their time; soon where nobody takes it.
+        """
+        left: Deferred[None] = Deferred()
         self._input(lambda member, now: member.stop(now))
+        if self.running and self.member.state is State.LEAVING and self.member.leading:
+            self._left = left
+            self._leaving = self._reactor.callLater(LEAVE_LIMIT, self._gone)
+        else:
+            left.callback(None)
+        return left
+
+    def _gone(self) -> None:
+        left, self._left = self._left, None
+        if left is not None:
+            left.callback(None)
 
     def stopService(self) -> Deferred[Any] | None:
         """Say good-bye."""
         self._input(lambda member, now: member.end(now))
-        for call in (self._timer, *self._retries.values()):
+        for call in (self._timer, self._leaving, *self._retries.values()):
             if call is not None and call.active():
                 call.cancel()
         self._timer = None
@@ -242,10 +262,17 @@ class ElectionService(MultiService):
         finally:
             self._busy = False
         self._set_timer()
+        if self._left is not None and not self.member.leading:
+            # Another one is scheduler. What was sent here meanwhile is passed on.
+            left, self._left = self._left, None
+            self._leaving.cancel()
+            self._leaving = self._reactor.callLater(LATE, left.callback, None)
         if wrong is not None:
             raise wrong
 
     def _set_timer(self) -> None:
+        if not self.running:
+            return  # what was carried out has stopped this
         now = self._reactor.seconds()
         due = max(self.member.next_at(now), now)
         if self._timer is not None and self._timer.active():

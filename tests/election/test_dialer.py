@@ -151,6 +151,9 @@ class SoonTests(Case):
         self.fail()
         self.assertAlmostEqual(self.pause(), 0.01, delta=0.006)
         self.succeed()
+        dialer.soon()  # whether it becomes the channel is not known yet
+        self.reactor.advance(60)
+        self.assertEqual(self.tries, tries + 2)
         dialer.up()
         dialer.soon()
         self.reactor.advance(60)

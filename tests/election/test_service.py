@@ -27,7 +27,15 @@ from dlba.election.messages import (
     Resign,
 )
 from dlba.election.reign import NodeInfo
-from dlba.election.service import AFTER_BUG, LINES_LIMIT, RETRY, SELDOM, ElectionService
+from dlba.election.service import (
+    AFTER_BUG,
+    LATE,
+    LEAVE_LIMIT,
+    LINES_LIMIT,
+    RETRY,
+    SELDOM,
+    ElectionService,
+)
 from dlba.election.status import Sweep
 from dlba.election.summary import Row, pack_rows
 from dlba.election.terms import Terms
@@ -97,6 +105,7 @@ class Scripted:
 
     def __init__(self):
         self.state = State.BACKUP
+        self.leading = False
         self.scheduler = -1
         self.failed = set()
         self.election = SimpleNamespace(reigning=False, watches={})
@@ -570,6 +579,48 @@ class StopTests(ScriptedCase):
         self.made.leave()
         self.successResultOf(self.made.stopService())
         self.assertEqual((self.member.inputs, self.path.done), ([], []))
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+
+class LeaveTests(ScriptedCase):
+    def leave(self):
+        self.member.state = State.LEAVING
+        self.member.leading = True
+        return self.made.leave()
+
+    def test_who_is_not_scheduler_may_go_at_once(self):
+        left = self.made.leave()
+        self.assertEqual(self.member.take_inputs(), [("stop", 100.0)])
+        self.successResultOf(left)
+
+    def test_a_scheduler_waits_for_its_successor_and_late_frames(self):
+        left = self.leave()
+        self.clock.advance(0.05)
+        self.member.leading = False
+        self.made.table_changed()  # any input: the heartbeat of another one
+        self.clock.advance(LATE - 0.01)
+        self.made.table_changed()
+        self.assertNoResult(left)
+        self.clock.advance(0.02)
+        self.successResultOf(left)
+
+    def test_nobody_comes(self):
+        left = self.leave()
+        self.clock.advance(LEAVE_LIMIT - 0.01)
+        self.assertNoResult(left)
+        self.clock.advance(0.02)
+        self.successResultOf(left)
+        self.member.leading = False
+        self.made.table_changed()
+
+    def test_stop_in_between(self):
+        self.leave()
+        self.successResultOf(self.made.stopService())
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_stop_out_of_a_command(self):
+        self.path.on["probe_vip"] = self.made.stopService
+        self.give(do.ProbeVip())
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
 
