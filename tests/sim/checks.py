@@ -61,6 +61,8 @@ class Checks:
         #: Term → who won it.
         self.winners: dict[int, int] = {}
         self._reign_at = 0.0
+        #: Number → what `_disturbed` was when its process stopped, and when that was.
+        self._stopped: dict[int, tuple[float, float]] = {}
         #: Two nodes that both answer for the VIP → since when.
         self._overlaps: dict[tuple[int, int], float] = {}
         self._starts: dict[int, float] = {}
@@ -83,6 +85,20 @@ class Checks:
     def disturbed(self, number: int) -> None:
         self._disturbed[number] = self._now
         self._apart(number)
+
+    def stopped(self, number: int) -> None:
+        """The process stops, perhaps for a moment only."""
+        self._stopped[number] = self._disturbed[number], self._now
+        self.disturbed(number)
+
+    def continued(self, number: int) -> None:
+        """It goes on. A stop of less than down_after is nothing that may befall others by it."""
+        before, at = self._stopped[number]
+        short = self._now - at < 0.95 * self._world.down_after
+        if short and self._disturbed[number] == at:
+            self._disturbed[number] = before
+        else:
+            self.disturbed(number)
 
     def _apart(self, number: int) -> None:
         """The node doesn't answer for the VIP now."""

@@ -34,7 +34,9 @@ def arrays(*sizes, majority=(False, True)):
                 try:
                     test(self, array(seed, nodes, needs))
                 except AssertionError as error:
-                    raise AssertionError(f"array({seed}, {nodes}, {needs}): {error}") from error
+                    raise self.failureException(
+                        f"array({seed}, {nodes}, {needs}): {error}"
+                    ) from error
 
         return play
 

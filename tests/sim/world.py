@@ -190,14 +190,16 @@ class World:
         process = self.processes[number]
         if process is not None and not process.paused:
             self.checks.fault(process)
-            self._disturb(f"pause {number}", [number])
+            self._disturb(f"pause {number}", ())
+            self.checks.stopped(number)
             process.pause()
 
     def resume(self, number: int, tick_first: bool = True) -> None:
         """SIGCONT."""
         process = self.processes[number]
         if process is not None and process.paused:
-            self._disturb(f"resume {number}", [number])
+            self._disturb(f"resume {number}", ())
+            self.checks.continued(number)
             process.resume(tick_first)
 
     def cut(self, number: int) -> None:
