@@ -170,17 +170,20 @@ def port_for(lab: Lab, node: str, scheduler: str) -> int:
     pytest.fail(f"no port of {TRIES} more goes to {node}")
 
 
-def server_of(lab: Lab, ports: Collection[int]) -> dict[int, str]:
-    """The node whose kernel has the connection, by the client's port; whatever any table says."""
-    found = {}
+def holders_of(lab: Lab, ports: Collection[int]) -> dict[int, set[str]]:
+    """The nodes whose kernels have a connection of the client, by its ports.
+
+    A node that was away while its connection was reset has it still, so there may be two.
+    """
+    found: dict[int, set[str]] = {port: set() for port in ports}
     for node in lab.macs:
         with lab.inside(node):
             lines = Path("/proc/thread-self/net/tcp").read_text().splitlines()[1:]
         for line in lines:
             _, _, remote, state, *_ = line.split()
             port = int(remote.partition(":")[2], 16)
-            if state == "01" and port in ports:
-                found[port] = node
+            if state == "01" and port in found:
+                found[port].add(node)
     return found
 
 
@@ -209,13 +212,14 @@ class Flows:
                 port = port_for(lab, node, scheduler)
                 began = time.monotonic()
                 self.all.append(kind(lab, context, port))
+                self.all[-1].node = node
                 BUSY.add(port)
                 lab.flow_ports.append(port)
         for flow in self.all:
             flow.start()
-        found = server_of(lab, BUSY)
-        for flow in self.all:
-            flow.node = found.get(flow.port)
+        found = holders_of(lab, BUSY)
+        astray = [flow.port for flow in self.all if flow.node not in found[flow.port]]
+        assert not astray, f"they aren't where the scheduler said: {astray}"
         time.sleep(max(0.0, began + settle - time.monotonic()))
 
     def on(self, *nodes: str) -> list[Flow]:
@@ -225,11 +229,8 @@ class Flows:
     def check(self, *dead: str, gone: bool = True) -> None:
         """All but those of nodes that died come through, and no download of those.
 
-        Fails if there was none on one of the nodes: then nothing is shown. `gone` false: they only
-        hung, so that some of theirs may live.
+        `gone` false: the nodes only hung or were cut off, so that some of theirs may live.
         """
-        on = {flow.node for flow in self.all}
-        assert on == set(self._nodes), f"expected some on each node, got them on {on}"
         for flow in self.all:
             flow.ending.set()
         for flow in self.all:
