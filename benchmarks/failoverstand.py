@@ -131,7 +131,10 @@ class InNamespace(Child):
 
 
 class DLBAArray(Stand):
-    """A lab as a user has it."""
+    """A lab as a user has it, a new one for each run.
+
+    A node that is back has the fewest buckets, so it would get all downloads of the next run.
+    """
 
     @property
     def authority(self) -> Path:
@@ -144,10 +147,13 @@ class DLBAArray(Stand):
         name = f"failover-{os.getpid()}"
         self = cls(DLBA, plan(name, nodes), folder)
         try:
-            self._do("up", "--nodes", str(nodes))
+            self._up()
             yield self
         finally:
             self._do("down")
+
+    def _up(self) -> None:
+        self._do("up", "--nodes", str(len(self.lab.nodes)))
 
     def _do(self, *words: str) -> str:
         command = [sys.executable, "-m", "dlba.cli", "lab", "--name", self.lab.name, *words]
@@ -199,15 +205,22 @@ class DLBAArray(Stand):
     def start(self, node: str) -> None:
         self._do("start", node)
 
-    def complaints(self) -> str:
-        """What nodes logged that must not happen; empty: nothing."""
-        found = []
+    def mend(self) -> None:
+        found = self._exceptions()
+        self._cut = self._dead = None
+        self._do("down")
+        self._up()
+        if found:
+            raise BenchmarkError(found)
+
+    def _exceptions(self) -> str:
+        """What a node logged that must never happen; empty: nothing."""
         for node in self.lab.nodes:
             log = programs.folder(self.lab.name) / node.name / "log"
             _, raised, rest = log.read_text("utf-8", "replace").partition("Traceback")
             if raised:
-                found.append(f"{node.name} met an exception:\n{raised}{rest[:2000]}")
-        return "\n".join(found)
+                return f"{node.name} met an exception:\n{raised}{rest[:2000]}"
+        return ""
 
 
 # keepalived
