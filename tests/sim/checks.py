@@ -273,16 +273,15 @@ class Checks:
     def _alone(self, process: Any) -> None:
         """Two that reach each other don't both answer ARP for the VIP for long."""
         for other in self._world.there():
-            if other is not process and other.answers:
-                since = self._now - MEETING
-                if self._world.majority and self._world.network.both_open(
-                    process.number, other.number, SEGMENT
-                ):
-                    pair = min(process.number, other.number), max(process.number, other.number)
-                    if self._now > self._overlaps.setdefault(pair, self._now) + OVERLAP:
-                        self._breach(f"{process.name} and {other.name} are scheduler at one time")
-                if self.settled(process.number, other.number, since):
-                    self._breach(f"{process.name} and {other.name} are both scheduler")
+            if other is process or not other.answers:
+                continue
+            pair = min(process.number, other.number), max(process.number, other.number)
+            since = self._overlaps.setdefault(pair, self._now)
+            near = self._world.network.both_open(*pair, SEGMENT)
+            if self._world.majority and near and self._now > since + OVERLAP:
+                self._breach(f"{process.name} and {other.name} are scheduler at one time")
+            if self._now > since + MEETING and self.settled(*pair, self._now - MEETING):
+                self._breach(f"{process.name} and {other.name} are both scheduler")
 
     # ---------------------------------------------------------------- parts
 
