@@ -17,8 +17,6 @@ from tests.sim.world import World
 #: The first seed; the others follow. Runs of one process at a time.
 FIRST, BATCH = 1, 50
 RUNS = 2000
-#: Seconds for all: a stuck run is a failure, not a stuck test.
-PATIENCE = 900
 
 
 def play(seeds):
@@ -36,8 +34,6 @@ def play(seeds):
 
 
 class HistoryTests(SynchronousTestCase):
-    timeout = PATIENCE
-
     def test_histories(self):
         if alone := os.environ.get("DLBA_SIM_SEED"):
             failed, _ = play([int(alone)])
