@@ -35,6 +35,7 @@ class KeyExchange:
         self._keep = keep
         self._connected: set[int] = set()
         self._offered = ring.offer()
+        self._kept = ring.stored()
 
     def start(self) -> None:
         """Put in force what the ring knows from the start."""
@@ -57,7 +58,6 @@ class KeyExchange:
             return
         if self._ring.learn(number, message.data):
             self._change()
-            self._keep(self._ring.stored())
         self._send(number, KeysHave(ids=self._ring.ids_of(number)))
 
     def named(self, key: str, number: int) -> None:
@@ -76,6 +76,10 @@ class KeyExchange:
 
     def _change(self) -> None:
         self._apply(self._ring)
+        stored = self._ring.stored()
+        if stored != self._kept:
+            self._kept = stored
+            self._keep(stored)
         offer = self._ring.offer()
         if offer != self._offered:
             # The hash key has become another: who follows this node one day must know it.

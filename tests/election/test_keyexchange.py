@@ -128,7 +128,9 @@ class KeyExchangeTests(SynchronousTestCase):
         done = self.b.take()
         offer = self.offer(self.b)
         self.assertIn(b"hash " + b"A" * 32, offer.data)
-        self.assertEqual(done[1:], [(0, offer), (2, offer)])
+        kept = ("keep", self.b.ring.stored())
+        self.assertEqual(done[1:], [kept, (0, offer), (2, offer)])
+        self.assertEqual(Node(own("b", "B"), kept[1]).ring.hash, b"A" * 32)
         c = Node(own("c", "C"))
         c.made.came(1, offer)
         c.made.named("kb", 1)
@@ -142,7 +144,7 @@ class KeyExchangeTests(SynchronousTestCase):
         self.b.made.down(2)
         self.b.take()
         self.b.made.named("ka", 0)
-        self.assertEqual([one[0] for one in self.b.take()], ["apply", 0])
+        self.assertEqual([one[0] for one in self.b.take()], ["apply", "keep", 0])
 
     def test_this_node_s_own_ring_as_scheduler(self):
         self.assertFalse(self.a.ring.name("ka", OWN))
