@@ -176,8 +176,9 @@ class Electing(ElectionService):
                 routing.rehash(ring.hash)
 
         self._state = config.state
-        ring = self._ring(keys)
-        self.keys = KeyExchange(ring, self._send_keys, apply, self._keep_keys)
+        self._number = array.nodes[config.node].number
+        self._own_keys = keys
+        self._apply = apply
         node = array.nodes[config.node]
         hello = Hello(
             protocol=PROTOCOL,
@@ -204,19 +205,35 @@ class Electing(ElectionService):
         self._echoes.setServiceParent(self)
         self.channel.setServiceParent(self)
 
+    def privilegedStartService(self) -> None:
+        """Read the folder, which this process holds by now: the one before may have written it.
+
+        Raises DLBAError, or OSError, if that or opening a port fails.
+        """
+        self._terms.load()
+        self.keys = KeyExchange(self._ring(), self._send_keys, self._apply, self._keep_keys)
+        super().privilegedStartService()
+
     def startService(self) -> None:
         """Put what is known of keys in force, then take part."""
         # Not before: the web, which verifies with them, is made after this.
         self.keys.start()
         super().startService()
 
-    def _ring(self, keys: Keys) -> Keyring:
+    def _ring(self) -> Keyring:
+        """Own keys, and those that other nodes of the array have told of before."""
         try:
-            return Keyring(keys, load_learned(self._state))
+            ring = Keyring(self._own_keys, load_learned(self._state))
         except (OSError, DLBAError) as error:
             # They come again with the first channel; cookies under them don't count until then.
             self._log.error("learned keys not read: {error}", error=error)
-            return Keyring(keys)
+            return Keyring(self._own_keys)
+        before = ring.stored()
+        ring.keep(self._names.keys() - {self._number})
+        if ring.stored() != before:
+            # Whoever has the keys of a node that left the array must not mint tokens with them.
+            self._keep_keys(ring.stored())
+        return ring
 
     def _send_keys(self, number: int, message: Message) -> None:
         self.channel.send(number, message)

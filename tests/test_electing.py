@@ -15,10 +15,11 @@ from twisted.trial.unittest import TestCase
 
 from dlba.config.keys import Keys, SecretKey
 from dlba.electing import Electing, array_status, swept_at
+from dlba.election.keyring import Keyring
 from dlba.election.terms import Terms
 from dlba.errors import DLBAError
 from dlba.monitor.status import BackendRow
-from dlba.state import make_state
+from dlba.state import load_learned, make_state, store_learned
 from tests import namespaces
 from tests.election.certificates import make
 from tests.election.test_channel import free_ports
@@ -107,6 +108,11 @@ class Case(TestCase):
     def state(self, name):
         return self.folder / name
 
+    def stored(self, name):
+        terms = Terms(self.state(name))
+        terms.load()
+        return terms.term, terms.granted
+
     def keys(self, name):
         return Keys((SecretKey(f"k{name}", name.encode() * 32),))
 
@@ -150,8 +156,7 @@ class ElectionTests(Case):
         first = await self.elect(*NAMES)
         self.assertEqual(first.routing.calls.count("schedule"), 1)
         term = first.document().term
-        self.assertEqual(Terms(self.state(first.name)).term, term)
-        self.assertEqual(Terms(self.state(first.name)).granted, first.number)
+        self.assertEqual(self.stored(first.name), (term, first.number))
         others = [node for node in self.nodes.values() if node is not first]
         for node in others:
             self.assertNotIn("schedule", node.routing.calls)
@@ -274,8 +279,22 @@ class PairTests(Case):
     async def test_a_damaged_term_is_an_error_at_the_start(self):
         make_state(self.state("a"))
         (self.state("a") / "term").write_text("nonsense")
-        error = self.assertRaises(DLBAError, self.node, "a")
+        part = self.node("a").part
+        error = self.assertRaises(DLBAError, part.privilegedStartService)
         self.assertIn("remove it while the array's other nodes run", str(error))
+        part.undo()
+
+    async def test_what_the_process_before_wrote_last(self):
+        """It has the folder until this one's start, and may grant and learn till then."""
+        a = self.node("a")
+        Terms(self.state("a")).store(7, 1)
+        ring = Keyring(self.keys("a"))
+        ring.learn(1, Keyring(self.keys("b")).offer())
+        store_learned(self.state("a"), ring.stored())
+        a.start()
+        self.assertEqual(a.signing, ("ka", "kb"))
+        await self.until(lambda: a.role == "scheduler", "a scheduler")
+        self.assertEqual(self.stored("a"), (8, 0))
 
     async def test_a_taken_port(self):
         part = self.node("a").part
@@ -317,6 +336,16 @@ class KeyTests(Case):
         self.assertEqual(again.signing, ())
         again.start()
         self.assertEqual(again.signing, ("ka", "kb"))
+
+    async def test_keys_of_a_node_that_left_the_array(self):
+        ring = Keyring(self.keys("a"))
+        for number, name in ((1, "b"), (2, "c")):
+            ring.learn(number, Keyring(self.keys(name)).offer())
+        make_state(self.state("a"))
+        store_learned(self.state("a"), ring.stored())
+        self.assertEqual(self.node("a").start().signing, ("ka", "kb"))
+        self.assertNotIn("kc", load_learned(self.state("a")))
+        self.assertIn("kb", load_learned(self.state("a")))
 
     async def test_damaged_learned_keys_come_again(self):
         make_state(self.state("a"))
@@ -368,3 +397,6 @@ class HashTests(Case):
         (other,) = self.nodes.values()
         await self.until(lambda: other.role == "scheduler", "the other one")
         self.assertEqual(self.buckets(other.name), before[first])
+        # And is so after its next start.
+        learned = Keyring(self.keys(other.name), load_learned(self.state(other.name)))
+        self.assertEqual(learned.hash, self.keys(first).hash)

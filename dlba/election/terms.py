@@ -25,6 +25,7 @@ import stat
 from pathlib import Path
 from typing import Final
 
+from dlba.election.messages import TERM_LIMIT
 from dlba.errors import DLBAError
 from dlba.routing.hashtable import NODES_LIMIT
 
@@ -34,21 +35,16 @@ __all__ = ["FILE", "Terms"]
 FILE: Final = "term"
 
 _FORMAT: Final = 1
-#: Terms are below this, in messages too: JSON readers elsewhere keep that many bits.
-_TERM_LIMIT: Final = 1 << 53
 #: Bytes of the file at most; what `store` writes is below 140.
 _LIMIT: Final = 512
 _MEND: Final = (
-    "remove it while the array's other nodes run, so that this one learns the term from them"
+    "remove it while the array's other nodes run, so that this one learns the term from them; "
+    "if it is so on every node, remove it on all of them while none runs"
 )
 
 
 class Terms:
-    """`folder`: the state folder, held by this process.
-
-    Raises DLBAError, with what to do, for a file that is damaged or can't be read: this node may
-    have granted a term that it doesn't know any more.
-    """
+    """`folder`: the state folder. Nothing counts before `load`."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -56,7 +52,14 @@ class Terms:
         self.term = 0
         #: The number of the node that was granted `term`, None while nobody was.
         self.granted: int | None = None
-        path = folder / FILE
+
+    def load(self) -> None:
+        """Read what is on disk; this process holds the folder by now, so nobody else writes it.
+
+        Raises DLBAError, with what to do, for a file that is damaged or can't be read: this node
+        may have granted a term that it doesn't know any more.
+        """
+        path = self._folder / FILE
         try:
             data = _read(path)
         except OSError as error:
@@ -102,8 +105,8 @@ class Terms:
 
 def _check(term: object, granted: object) -> None:
     """ValueError for what is no term or no node number."""
-    if type(term) is not int or not 0 <= term < _TERM_LIMIT:
-        raise ValueError(f"expected a term from 0 to {_TERM_LIMIT - 1}, got {term!r}")
+    if type(term) is not int or not 0 <= term < TERM_LIMIT:
+        raise ValueError(f"expected a term from 0 to {TERM_LIMIT - 1}, got {term!r}")
     if granted is not None and (type(granted) is not int or not 0 <= granted < NODES_LIMIT):
         raise ValueError(f"expected a node number from 0 to {NODES_LIMIT - 1}, got {granted!r}")
 

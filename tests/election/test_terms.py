@@ -12,8 +12,16 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from dlba.election import terms as terms_module
+from dlba.election.messages import TERM_LIMIT
 from dlba.election.terms import FILE, Terms
 from dlba.errors import DLBAError
+
+
+def load(folder: Path) -> Terms:
+    """What a process has that starts now."""
+    made = Terms(folder)
+    made.load()
+    return made
 
 
 class Case(SynchronousTestCase):
@@ -24,7 +32,7 @@ class Case(SynchronousTestCase):
 
     def kept(self) -> tuple[int, int | None]:
         """What the next process finds."""
-        found = Terms(self.folder)
+        found = load(self.folder)
         return found.term, found.granted
 
 
@@ -34,7 +42,7 @@ class StoreTests(Case):
         self.assertEqual(list(self.folder.iterdir()), [])
 
     def test_stores_in_a_row(self):
-        made = Terms(self.folder)
+        made = load(self.folder)
         for term, granted in ((1, 0), (2, None), (2, 5), (9, 1023)):
             made.store(term, granted)
             self.assertEqual((made.term, made.granted), (term, granted))
@@ -42,25 +50,37 @@ class StoreTests(Case):
         self.assertEqual([path.name for path in self.folder.iterdir()], [FILE])
         self.assertEqual(stat.S_IMODE(self.file.stat().st_mode), 0o600)
 
+    def test_what_another_process_wrote_before_the_load_counts(self):
+        """The one before still grants while this one waits for the folder."""
+        made, before = Terms(self.folder), load(self.folder)
+        before.store(6, 1)
+        made.load()
+        self.assertEqual((made.term, made.granted), (6, 1))
+        self.assertRaises(ValueError, made.store, 6, 2)
+
+    def test_the_last_term(self):
+        load(self.folder).store(TERM_LIMIT - 1, 1)
+        self.assertEqual(self.kept(), (TERM_LIMIT - 1, 1))
+
     def test_the_same_again_writes_nothing(self):
-        made = Terms(self.folder)
+        made = load(self.folder)
         made.store(3, 1)
         before = self.file.stat().st_ino
         made.store(3, 1)
         self.assertEqual(self.file.stat().st_ino, before)
 
     def test_no_second_grant_and_no_way_back(self):
-        made = Terms(self.folder)
+        made = load(self.folder)
         made.store(3, 1)
         for term, granted in ((3, 2), (3, None), (2, 1), (2, None)):
             self.assertRaises(ValueError, made.store, term, granted)
-        again = Terms(self.folder)
+        again = load(self.folder)
         self.assertRaises(ValueError, again.store, 3, 2)
         self.assertEqual(self.kept(), (3, 1))
 
     def test_what_can_t_be(self):
-        made = Terms(self.folder)
-        for term, granted in ((-1, 0), (1 << 53, 0), (True, 0), (1, -1), (1, 1024), (1, True)):
+        made = load(self.folder)
+        for term, granted in ((-1, 0), (TERM_LIMIT, 0), (True, 0), (1, -1), (1, 1024), (1, True)):
             self.assertRaises(ValueError, made.store, term, granted)
         self.assertEqual(self.kept(), (0, None))
 
@@ -78,7 +98,7 @@ class StoreTests(Case):
             calls.append("rename")
             real["replace"](source, target)
 
-        made = Terms(self.folder)
+        made = load(self.folder)
         with mock.patch("os.fsync", fsync), mock.patch("os.replace", replace):
             made.store(1, 0)
         self.assertEqual(calls, ["file", "rename", "folder"])
@@ -88,7 +108,7 @@ class KillTests(Case):
     """The process is killed in the middle of a store: the old or the new one is there."""
 
     def kill_at(self, step: str, before: bool) -> tuple[int, int | None]:
-        made = Terms(self.folder)
+        made = load(self.folder)
         made.store(4, 1)
         pid = os.fork()
         if not pid:  # a real process, really killed
@@ -121,7 +141,7 @@ class KillTests(Case):
                 self.folder.mkdir(parents=True)
                 self.assertEqual(self.kill_at(step, before), expected)
                 # What was left over doesn't stand in the way.
-                again = Terms(self.folder)
+                again = load(self.folder)
                 again.store(6, 3)
                 self.assertEqual(self.kept(), (6, 3))
                 self.assertEqual([path.name for path in self.folder.iterdir()], [FILE])
@@ -129,12 +149,12 @@ class KillTests(Case):
 
 class DamageTests(Case):
     def assert_refused(self, text: str) -> None:
-        error = str(self.assertRaises(DLBAError, Terms, self.folder))
+        error = str(self.assertRaises(DLBAError, load, self.folder))
         self.assertIn(str(self.file), error)
         self.assertIn(text, error)
 
     def test_every_bit_counts(self):
-        made = Terms(self.folder)
+        made = load(self.folder)
         made.store(5, 2)
         data = self.file.read_bytes()
         for at in range(len(data)):
@@ -155,6 +175,12 @@ class DamageTests(Case):
         self.file.write_bytes(b"x" * 10_000)
         self.assert_refused("remove it")
 
+    def test_a_term_that_no_message_can_carry(self):
+        line = b'{"format": 1, "term": %d, "granted": 2}\n' % TERM_LIMIT
+        self.file.write_bytes(line + terms_module._digest(line) + b"\n")
+        self.assert_refused(f"expected a term from 0 to {TERM_LIMIT - 1}, got {TERM_LIMIT}: remove")
+        self.assert_refused("if it is so on every node, remove it on all of them while none runs")
+
     def test_written_whole_but_not_by_this_version(self):
         for line in (
             b'{"format": 2, "term": 5, "granted": 2}\n',
@@ -172,7 +198,7 @@ class DamageTests(Case):
         if not self.folder.exists():
             self.folder.mkdir(parents=True)
         self.file.write_bytes(data)
-        self.assertRaises(DLBAError, Terms, self.folder)
+        self.assertRaises(DLBAError, load, self.folder)
 
     def test_no_file_but_something_else(self):
         self.file.mkdir()
@@ -187,7 +213,7 @@ class DamageTests(Case):
 
 class FullDiskTests(Case):
     def test_no_room(self):
-        made = Terms(self.folder)
+        made = load(self.folder)
         made.store(4, 1)
         soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
         before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -205,7 +231,7 @@ class FullDiskTests(Case):
         self.assertEqual(self.kept(), (5, 2))
 
     def test_a_disk_that_doesn_t_sync(self):
-        made = Terms(self.folder)
+        made = load(self.folder)
         for number in range(1, 3):  # of the file, of the folder
             effects = [None] * (number - 1) + [OSError(5, "Input/output error")]
             with mock.patch("os.fsync", side_effect=effects):
@@ -214,7 +240,7 @@ class FullDiskTests(Case):
             self.assertEqual((made.term, made.granted), (0, None))
 
     def test_the_folder_is_gone(self):
-        made = Terms(self.folder)
+        made = load(self.folder)
         self.folder.rmdir()
         error = self.assertRaises(DLBAError, made.store, 1, 0)
         self.assertIn("No such file or directory", str(error))
