@@ -72,11 +72,11 @@ class Weighing:
 
 
 class Ballot:
-    """The claim of `term` by this node. `asked`: who can answer; `now`: seconds."""
+    """The claim of `term` by this node. `asked`: who can answer; `deadline`: seconds."""
 
-    def __init__(self, term: int, asked: Iterable[int], now: float) -> None:
+    def __init__(self, term: int, asked: Iterable[int], deadline: float) -> None:
         self.term = term
-        self.deadline = now + LIMIT
+        self.deadline = deadline
         self._asked = frozenset(asked)
         self.grants: set[int] = set()
         self._refused: set[int] = set()

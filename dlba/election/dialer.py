@@ -66,6 +66,7 @@ class Dialer:
         self._endpoint = kind(reactor, at.host, at.port, timeout=TRY)
         self._pause = FIRST
         self._up_since: float | None = None
+        self._soon_at = 0.0
         self._waits: Any = None
         self._trying: Deferred[Any] | None = None
         #: A connection of ours stands, and whether it becomes the channel is not known yet.
@@ -94,16 +95,20 @@ class Dialer:
         """A connection that was tried, or the channel, is gone: go on trying."""
         since, self._up_since = self._up_since, None
         self._speaking = False
-        lasted = since is not None and self._reactor.seconds() - since >= LASTED
-        if lasted or (since is not None and self._factory is None):
+        if since is not None and self._reactor.seconds() - since >= LASTED:
             self._pause = FIRST
             self._try()
         else:
             self._later()
 
     def soon(self) -> None:
-        """The node shows a sign of life: who dials tries now, if it isn't there."""
-        if self._factory is not None:
+        """The node shows a sign of life: who dials tries now, if it isn't there.
+
+        Rarely: a connection that always ends after its hello makes such signs, too.
+        """
+        now = self._reactor.seconds()
+        if self._factory is not None and now >= self._soon_at:
+            self._soon_at = now + LASTED
             self._pause = FIRST
             self._try()
 

@@ -38,6 +38,7 @@ from dlba.election.commands import (
     Tell,
 )
 from dlba.election.messages import (
+    TERM_LIMIT,
     Alive,
     Ask,
     Claim,
@@ -52,11 +53,16 @@ from dlba.election.reign import NodeInfo, Reign, better
 from dlba.election.replication import Position
 from dlba.election.transitions import TABLE, Event, State
 from dlba.election.watch import VIP_SILENCE, Evidence, Watch, rank
+from dlba.errors import PeerError
 
 __all__ = ["Election", "Settings"]
 
 #: Seconds between two places in the rank: a claim takes about twice that.
 SKEW: Final = 0.02
+#: Seconds that weighing begins before evidence 2 or 3 is complete; the claim comes after it.
+HEAD_START: Final = 0.04
+#: A node hears a scheduler whose last heartbeat is no older than this part of `down_after`.
+HEARD_WITHIN: Final = 2 / 3
 #: Seconds between two VIP probes of a backup.
 VIP_PROBE: Final = 1 / 3
 #: A majority's claimants wait so many `down_after` of silence, a scheduler without one steps down
@@ -64,10 +70,17 @@ VIP_PROBE: Final = 1 / 3
 MAJORITY_WAIT: Final = 1.5
 #: Claims because of unanswered ARP in a row double the wait for the next, to so many seconds.
 VIP_WAIT_LIMIT: Final = 64.0
+#: A peer's term may be so far beyond the own one: no array gets there in its life, and no message
+#: shall take it to the end of all terms.
+LEAP: Final = 1 << 20
+#: Seconds for the votes of a majority: each voter writes to its disk first.
+VOTES_LIMIT: Final = 1.0
 #: Seconds that a candidate leaves to a better one: weighing, claim, and the first heartbeat.
 AFTER_YOU: Final = 0.15
 #: So many heartbeats are remembered until they are answered.
 BEATS: Final = 64
+#: Evidence that silence becomes with time.
+FORESEEN: Final = frozenset({Evidence.SILENT, Evidence.HUNG})
 #: Seconds between two looks at the time, at most, while something is going on.
 FINE: Final = 0.005
 
@@ -143,12 +156,17 @@ class Election:
         self._vip_claims = 0
         self._gateway_at = now
         self._weighing: Weighing | None = None
-        self._evidence = Evidence.NONE
+        self._evidence = Evidence.NOBODY
+        self._claim_from = now
         self._ballot: Ballot | None = None
         self._questions = 0
         self._lost_at = -inf
         self._absent_since = now
         self._absent_count = 0
+        self._confirmed: set[int] = set()  # nodes that follow this reign since its absence
+        #: Until then (majority) a scheduler may live by what this node, or the process before it,
+        #: has answered: no grant.
+        self._promised_until = now + settings.down_after
 
     # ---------------------------------------------------------------- what others ask
 
@@ -181,7 +199,13 @@ class Election:
         """When `tick` is to be called at the latest."""
         if self.state in (State.CANDIDATE, State.CLAIMANT):
             return now + FINE
-        return now + self._settings.heartbeat / 5
+        due = now + self._settings.heartbeat / 5
+        if self.state is State.BACKUP:
+            evidence, at = self._evidence_due()
+            at = max(at - (HEAD_START if evidence in FORESEEN else 0.0), self._wait_until)
+            if at > now:
+                due = min(due, at)
+        return due
 
     # ---------------------------------------------------------------- time
 
@@ -196,6 +220,21 @@ class Election:
             self._fire(Event.GAP, now)
         if gap > self._settings.heartbeat:
             self._unread_until = now + self._settings.heartbeat / 4
+
+    def stored(self, now: float) -> None:
+        """A term has been written down, which took until `now`: that is no absence.
+
+        But of a scheduler, which forwarded nothing meanwhile.
+        """
+        if self.reigning:
+            return
+        gap, self._last = now - self._last, max(now, self._last)
+        self._unread_until = now + self._settings.heartbeat / 4
+        if self._ballot is not None:
+            self._ballot.deadline += gap
+        if gap > self._settings.heartbeat:
+            for watch in self.watches.values():
+                watch.shift(gap)
 
     def stalled(self, now: float) -> bool:
         """Whether answers may wait unread, since this process stood still: judge nobody yet."""
@@ -225,29 +264,29 @@ class Election:
             return
         if now < self._wait_until or self.stalled(now):
             return
-        evidence, since = self._look_for_evidence(now)
-        if evidence is Evidence.NONE:
-            return
-        dead = -1 if self.reign is None else self.reign.number
-        due = since + self._skew(dead)
-        if self._majority and evidence is not Evidence.GONE:
-            due += (MAJORITY_WAIT - 1) * self._settings.down_after
-        if now >= due:
-            self._evidence = evidence
+        evidence, at = self._evidence_due()
+        if now >= at - (HEAD_START if evidence in FORESEEN else 0.0):
+            self._evidence, self._claim_from = evidence, at
             self._fire(Event.DEAD, now)
 
-    def _look_for_evidence(self, now: float) -> tuple[Evidence, float]:
+    def _evidence_due(self) -> tuple[Evidence, float]:
+        """The evidence that this node can act on next, and from when, its rank included."""
+        evidence, since = self._next_evidence()
+        dead = -1 if self.reign is None else self.reign.number
+        at = since + self._skew(dead)
+        if self._majority and evidence is not Evidence.GONE:
+            at += (MAJORITY_WAIT - 1) * self._settings.down_after
+        return evidence, at
+
+    def _next_evidence(self) -> tuple[Evidence, float]:
         if self.reign is None:
             return Evidence.NOBODY, self._nobody_since
         if self._over:
             return Evidence.GONE, self._over_at
-        watch = self.watches[self.reign.number]
-        found = watch.evidence(now, self._settings.down_after)
-        if found[0] is Evidence.NONE:
-            limit = min(VIP_SILENCE * 2**self._vip_claims, VIP_WAIT_LIMIT)
-            if now > self._vip_at + limit:
-                return Evidence.UNANSWERED, self._vip_at + limit
-        return found
+        found = self.watches[self.reign.number].evidence(self._settings.down_after)
+        silence = min(VIP_SILENCE * 2**self._vip_claims, VIP_WAIT_LIMIT)
+        unanswered = Evidence.UNANSWERED, self._vip_at + silence
+        return min(found, unanswered, key=lambda one: one[1])
 
     def _skew(self, dead: int) -> float:
         return SKEW * rank(self.own, self.draining, self.watches, dead)
@@ -372,7 +411,7 @@ class Election:
         """A scheduler's heartbeat; True: this node follows it."""
         info = self.watches[number].info
         came = Reign(message.term, number, message.alone, info.priority)
-        self.term = max(self.term, message.term)
+        self._see(message.term)
         if self.reigning:
             assert self.reign is not None
             if not better(came, self.reign):
@@ -383,13 +422,19 @@ class Election:
             return False
         self.watches[number].beat = now
         self.count = message.count
-        if self.reign is None or (self.reign.number, self.reign.term) != (number, came.term):
+        same = self.reign is not None and self.reign.number == number and not self._over
+        same = same and self.reign is not None and self.reign.term == came.term
+        if not same:
             self._tell("info", f"follows {info.name}, scheduler in term {came.term}")
             self._vip_at = now
         self.reign = came
         self._followed = max(self._followed, came.term)
         self._over, self._over_at, self._over_lives = "", inf, False
-        self._fire(Event.FOLLOWED, now)
+        self._promised_until = now + self._settings.down_after
+        accused = self.state in (State.CANDIDATE, State.CLAIMANT)
+        if not (accused and same and self._evidence is Evidence.UNANSWERED):
+            # Of one whose ARP isn't answered, heartbeats are no news.
+            self._fire(Event.FOLLOWED, now)
         return True
 
     def _accepts(self, came: Reign, now: float) -> bool:
@@ -403,6 +448,16 @@ class Election:
         silent = now - self.watches[current.number].beat > self._settings.down_after
         return bool(self._over) or silent
 
+    def _check(self, term: int) -> None:
+        """Raises PeerError for a term that no peer can have come to."""
+        if term > self.term + LEAP:
+            raise PeerError(f"term: expected at most {self.term + LEAP}, got {term}")
+
+    def _see(self, term: int) -> None:
+        """A peer has seen this term, so this node has. Raises PeerError."""
+        self._check(term)
+        self.term = max(self.term, term)
+
     def beats(self, now: float) -> None:
         """The next heartbeat of this reign is sent."""
         self.count += 1
@@ -411,9 +466,9 @@ class Election:
 
     def alive(self, number: int, message: Alive, now: float) -> None:
         """What a node says of itself."""
+        self._see(message.term)
         watch = self.watches[number]
         watch.alive, watch.alive_at = message, now
-        self.term = max(self.term, message.term)
         reign = self.reign
         if reign is None:
             return
@@ -427,7 +482,9 @@ class Election:
             if reign.alone:
                 self.reign = attrs.evolve(reign, alone=False)
             if self.state is State.ABSENT and message.count >= self._absent_count:
-                self._fire(Event.CONFIRMED, now)
+                self._confirmed.add(number)
+                if self._enough(self._confirmed):
+                    self._fire(Event.CONFIRMED, now)
         elif message.scheduler not in (self.own.number, -1) and message.reign_term > reign.term:
             # Even if that scheduler's heartbeats don't come here: its followers hear of one alone.
             self._tell("warn", f"{watch.info.name} follows term {message.reign_term}: yielding")
@@ -465,7 +522,11 @@ class Election:
         reign = self.reign
         if reign is None or self._over or reign.number == self.own.number:
             return False
-        return now - self.watches[reign.number].beat <= self._settings.down_after
+        # A candidate asks a little before its evidence is complete, and hears heartbeats a little
+        # earlier or later than this node. With a majority a grant must not come before the
+        # scheduler's own time is up.
+        within = self._settings.down_after * (1 if self._majority else HEARD_WITHIN)
+        return now - self.watches[reign.number].beat <= within
 
     def heard(self, number: int, message: Heard, now: float) -> bool:
         """An answer to our question; True: pull the table from that node."""
@@ -481,6 +542,7 @@ class Election:
 
     def claim(self, number: int, message: Claim, now: float) -> None:
         """A node claims a term: grant it once, or say why not."""
+        self._check(message.term)
         if message.term == self._stored and self._granted == number:
             self._send(number, Grant(term=message.term))
             return
@@ -491,6 +553,8 @@ class Election:
         )
         if live and not unanswered:
             self._refuse(number, message, self.reigning, "a scheduler is alive")
+        elif self._majority and now < self._promised_until and not unanswered:
+            self._refuse(number, message, False, "a scheduler may live by its answers")
         elif message.term <= self.term:
             self._refuse(number, message, False, f"term {self.term} was seen")
         else:
@@ -500,7 +564,7 @@ class Election:
                 self._fire(Event.VETOED, now)
             elif self.state is State.CLAIMANT:
                 self._fire(Event.LOST, now)
-            self.term = message.term
+            self._see(message.term)
             self._store(message.term, number)
             self._send(number, Grant(term=message.term))
             self._wait_until = max(self._wait_until, now + self._settings.down_after)
@@ -516,7 +580,7 @@ class Election:
 
     def refuse(self, number: int, message: Refuse, now: float) -> None:
         """A node refuses it."""
-        self.term = max(self.term, message.highest)
+        self._see(message.highest)
         if self._ballot is not None and message.term == self._ballot.term:
             self._ballot.refuse(number, message.live, message.why)
             self._count_votes(now)
@@ -537,6 +601,7 @@ class Election:
         if reign is None or reign.number != number or self._over or self.reigning:
             return
         self._over, self._over_at, self._over_lives = why, now, lives
+        self._promised_until = -inf
         self._tell("warn", f"scheduler {self.watches[number].info.name}: {why}")
 
     # ---------------------------------------------------------------- actions
@@ -567,7 +632,9 @@ class Election:
         self._questions += 1
         reign, vip = self.reign, self._evidence is Evidence.UNANSWERED
         dead = -1 if reign is None else reign.number
-        asked = [number for number in self.connected if number != self._mute_one()]
+        # Whether its own ARP is answered the scheduler can't hear.
+        silent = dead if vip else self._mute_one()
+        asked = [number for number in self.connected if number != silent]
         why = {
             Evidence.GONE: self._over,
             Evidence.SILENT: "neither heartbeat nor echo",
@@ -586,7 +653,12 @@ class Election:
         assert weighing is not None
         if weighing.probe_due(now):
             self.out.append(ProbeVip())
-        if not weighing.done(self._position(), now):
+        if self._evidence in FORESEEN and self._evidence_due()[1] > self._claim_from:
+            # An echo has come: it was no evidence yet.
+            self._fire(Event.VETOED, now)
+            self._wait_until = now
+            return
+        if now < self._claim_from or not weighing.done(self._position(), now):
             return
         if not self._enough(weighing.answers):
             # The others would learn of a later term, if only later, and their scheduler step down.
@@ -605,23 +677,28 @@ class Election:
 
     def _claim(self, now: float) -> None:
         self._weighing = None
+        if self.term + 1 >= TERM_LIMIT:
+            self._tell("error", f"term {self.term} is the last: the state folders need a new start")
+            self._fire(Event.LOST, now)
+            return
         self.term += 1
         if self._evidence is Evidence.UNANSWERED:
             self._vip_claims += 1
         self._store(self.term, self.own.number)
         others, mute = self.connected, self._mute_one()
-        self._ballot = Ballot(self.term, [n for n in others if n != mute], now)
+        limit = VOTES_LIMIT if self._majority else LIMIT
+        self._ballot = Ballot(self.term, [n for n in others if n != mute], now + limit)
         for number in others:
             self._send(number, Claim(term=self.term, evidence=self._evidence))
         self._count_votes(now)
 
     def _count_votes(self, now: float) -> None:
         ballot = self._ballot
-        if self.state is not State.CLAIMANT or ballot is None or not ballot.done(now):
-            return
-        if self.stalled(now):
+        if self.state is not State.CLAIMANT or ballot is None or self.stalled(now):
             return
         enough = self._enough(ballot.grants)
+        if not ballot.done(now) and not (self._majority and enough and not ballot.lost):
+            return
         if ballot.lost or not enough:
             why = ballot.against or "too few grant it"
             self._tell("warn", f"claim of term {ballot.term} lost: {why}")
@@ -676,6 +753,8 @@ class Election:
             self._tell("warn", f"term {self.term} was seen: scheduler no more")
             self._fire(Event.OUTRANKED, now)
             return
+        if self.term + 1 >= TERM_LIMIT:
+            return
         self.term += 1
         self._store(self.term, self.own.number)
         self.reign = attrs.evolve(self.reign, term=self.term)
@@ -711,6 +790,7 @@ class Election:
         self.out.append(ProbeVip())
         self._absent_since = now
         self._absent_count = self.count + 1
+        self._confirmed.clear()
 
     def _unmute(self, now: float) -> None:
         self.out.append(Mute(False))

@@ -113,6 +113,9 @@ class Member:
         self._held: set[int] = set()
         #: Nodes that answered heartbeats only, at the last sweep.
         self._silent: frozenset[int] = frozenset()
+        #: Nodes that don't answer ARP, and those of them that have failed by it.
+        self._unseen: set[int] = set()
+        self._lost: set[int] = set()
         #: The sweep was interrupted by an absence.
         self._interrupted = False
         #: What was passed on of each node: whether it is able, whether it drains.
@@ -222,6 +225,22 @@ class Member:
         self.election.look(now)
         return self._taken(now)
 
+    def stored(self, now: float) -> tuple[Command, ...]:
+        """A `Store` has been carried out; it took until `now`."""
+        self.election.stored(now)
+        return self._taken(now)
+
+    def arp(self, number: int, silent: bool, now: float) -> tuple[Command, ...]:
+        """A node doesn't answer ARP, or does again."""
+        self.election.look(now)
+        if silent:
+            self._unseen.add(number)
+            self._look_at_unseen(now)
+        else:
+            self._unseen.discard(number)
+            self._lack_arp(number, False)
+        return self._taken(now)
+
     def changed(self, now: float) -> tuple[Command, ...]:
         """The table may have changed."""
         if self._leading:
@@ -280,7 +299,7 @@ class Member:
         if watch.up and not watch.gone:
             self._lack(number, False)
             self._pass_on(number, message)
-            if number not in self._silent:
+            if number not in self._silent and number not in self._unseen:
                 self._hold(number, False)
 
     def _take_heard(self, number: int, message: Heard, now: float) -> None:
@@ -319,6 +338,7 @@ class Member:
 
     def _take_report(self, number: int, message: Report, now: float) -> None:
         if self._leading and self._sweep.answered(number, message.id, now):
+            self._silent -= {number}  # no need to wait for the sweep's end
             self._out.append(
                 StatusOf(
                     number,
@@ -365,10 +385,18 @@ class Member:
         self._pulls_from = -1
         self._silent = frozenset()
         self._passed_on.clear()
+        self._unseen.clear()  # asked anew from here
+        for number in tuple(self._lost):
+            self._lack_arp(number, False)
         failed, self.failed = self.failed, set()
         for number, watch in self.election.watches.items():
-            gone = number == dead or (number in failed and not watch.up) or watch.gone
-            self._out.append(Lack(number, "channel", gone, "it was scheduler" * (number == dead)))
+            why = "the scheduler before said so" if number in failed and not watch.up else ""
+            if watch.gone:
+                why = "its process is gone"
+            elif number == dead:
+                why = "it was scheduler and is heard no more"
+            gone = bool(why)
+            self._out.append(Lack(number, "channel", gone, why))
             if gone:
                 self.failed.add(number)
             self._hold(number, not gone and watch.alive is None, always=True)
@@ -405,6 +433,7 @@ class Member:
         if self.election.stalled(now):
             return
         self._look_after(now)
+        self._look_at_unseen(now)
         for question in self._sweep.due(now):
             self._send(question.number, Question(id=question.id))
         for verdict in self._sweep.take_verdicts():
@@ -422,6 +451,26 @@ class Member:
             if number not in self.failed and watch.dead(now, self._settings.down_after):
                 why = "its process is gone" if watch.gone else "it answers neither us nor echoes"
                 self._lack(number, True, why)
+
+    def _look_at_unseen(self, now: float) -> None:
+        """A node that answers neither ARP nor echoes can't get frames.
+
+        One whose kernel answers echoes can, and has not failed: it may be that answers don't come
+        to this node, and all others would seem to be gone. It gets nothing new.
+        """
+        if not self._leading or self.state is not State.SCHEDULER:
+            return
+        for number in self._unseen:
+            watch = self.election.watches[number]
+            if now > watch.echo + self._settings.down_after:
+                self._lack_arp(number, True)
+            else:
+                self._hold(number, True)
+
+    def _lack_arp(self, number: int, on: bool) -> None:
+        if on != (number in self._lost):
+            (self._lost.add if on else self._lost.discard)(number)
+            self._out.append(Lack(number, "arp", on, "it answers neither ARP nor echoes"))
 
     def _lack(self, number: int, on: bool, why: str = "") -> None:
         if on != (number in self.failed):

@@ -33,6 +33,7 @@ from dlba.routing.hashtable import NODES_LIMIT
 __all__ = [
     "DATA_LIMIT",
     "HEAD_LIMIT",
+    "TERM_LIMIT",
     "Alive",
     "Ask",
     "Bye",

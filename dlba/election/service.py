@@ -301,6 +301,10 @@ class ElectionService(MultiService):
             elif isinstance(error, (OSError, DLBAError)):
                 self._tell("error", f"{type(command).__name__.lower()}: {why}")
 
+    def _store(self, command: do.Store) -> None:
+        self._terms.store(command.term, command.granted)
+        self._input(lambda member, now: member.stored(now))
+
     def _fail(self, what: str, why: str) -> None:
         """Nothing that depends on it may leave; the node is in fault until it is tried again."""
         self._queue.clear()
@@ -343,7 +347,7 @@ class ElectionService(MultiService):
 
     _CARRY_OUT: Final[Mapping[type, Callable[[ElectionService, Any], object]]] = {
         do.Send: _send,
-        do.Store: lambda self, c: self._terms.store(c.term, c.granted),
+        do.Store: _store,
         do.Schedule: lambda self, c: self._routing.schedule(self._reactor.seconds()),
         do.StepDown: lambda self, c: self._routing.step_down(),
         do.Quiet: lambda self, c: self._routing.quiet(),

@@ -32,7 +32,6 @@ VIP_SILENCE: Final = 2.0
 class Evidence(IntEnum):
     """Why a scheduler counts as dead; travels in a claim."""
 
-    NONE = 0
     GONE = 1
     SILENT = 2
     HUNG = 3
@@ -79,15 +78,19 @@ class Watch:
         self.alive_at = max(self.alive_at, now)
         self.answered = now
 
-    def evidence(self, now: float, down_after: float) -> tuple[Evidence, float]:
-        """Evidence 2 or 3 against it as scheduler, and since when."""
+    def shift(self, gap: float) -> None:
+        """This node did nothing else for `gap` seconds: silence of that time doesn't count."""
+        self.beat += gap
+        self.echo += gap
+
+    def evidence(self, down_after: float) -> tuple[Evidence, float]:
+        """Evidence 2 or 3 against it as scheduler, whichever comes first, and when it is complete.
+
+        That is, if nothing more is heard of it.
+        """
         silent = max(self.beat, self.echo) + down_after
-        if now > silent:
-            return Evidence.SILENT, silent
         hung = self.beat + HUNG_AFTER * down_after
-        if now > hung:
-            return Evidence.HUNG, hung
-        return Evidence.NONE, inf
+        return (Evidence.SILENT, silent) if silent <= hung else (Evidence.HUNG, hung)
 
     def dead(self, now: float, down_after: float) -> bool:
         """Evidence 1 or 2 against it as a backup."""

@@ -83,7 +83,7 @@ class WeighingTests(SynchronousTestCase):
 
 class BallotTests(SynchronousTestCase):
     def test_done_when_all_have_answered(self):
-        made = Ballot(3, (1, 2), 100.0)
+        made = Ballot(3, (1, 2), 100.0 + LIMIT)
         self.assertFalse(made.done(100.0))
         made.grant(1)
         made.grant(1)
@@ -92,17 +92,17 @@ class BallotTests(SynchronousTestCase):
         self.assertTrue(made.done(100.01))
 
     def test_done_when_the_time_is_up(self):
-        made = Ballot(3, (1, 2), 100.0)
+        made = Ballot(3, (1, 2), 100.0 + LIMIT)
         self.assertFalse(made.done(100.0 + LIMIT - 0.001))
         self.assertTrue(made.done(100.0 + LIMIT))
 
     def test_alone_it_is_done_at_once(self):
-        made = Ballot(3, (), 100.0)
+        made = Ballot(3, (), 100.0 + LIMIT)
         self.assertTrue(made.done(100.0))
         self.assertFalse(made.lost)
 
     def test_a_live_scheduler_ends_it(self):
-        made = Ballot(3, (1, 2, 3), 100.0)
+        made = Ballot(3, (1, 2, 3), 100.0 + LIMIT)
         made.grant(1)
         made.grant(2)
         made.refuse(3, True, "a scheduler is alive")
@@ -111,7 +111,7 @@ class BallotTests(SynchronousTestCase):
         self.assertEqual(made.against, "a scheduler is alive")
 
     def test_more_refuse_than_grant(self):
-        made = Ballot(3, (1, 2, 3), 100.0)
+        made = Ballot(3, (1, 2, 3), 100.0 + LIMIT)
         made.refuse(1, False, "term 3 was seen")
         self.assertTrue(made.lost)
         made.grant(2)

@@ -18,6 +18,7 @@ from dlba.election.commands import (
 )
 from dlba.election.machine import Election, Settings
 from dlba.election.messages import (
+    TERM_LIMIT,
     Alive,
     Ask,
     Claim,
@@ -31,6 +32,7 @@ from dlba.election.reign import NodeInfo
 from dlba.election.replication import Position
 from dlba.election.transitions import State
 from dlba.election.watch import Evidence
+from dlba.errors import PeerError
 
 DOWN = 0.3
 START = 100.0
@@ -212,23 +214,59 @@ class EvidenceTests(Case):
     def test_a_closed_channel_alone_is_none(self):
         self.follow()
         self.gets("down", 1)
-        self.run_for(0.29)
+        self.run_for(0.25)
         self.assertIs(self.election.state, State.BACKUP)
 
     def test_silence_in_both_ways(self):
         self.follow()
-        self.run_for(0.29)
+        self.run_for(0.25)
         self.assertIs(self.election.state, State.BACKUP)
         self.assertIn(Echo(1), self.taken(Echo))
-        self.run_for(0.04)
+        self.answers_while(0.045)  # weighing has begun, the evidence isn't complete
         self.assertIs(self.election.state, State.CANDIDATE)
+        self.assertEqual(self.taken(Claim), [])
+        self.answers_while(0.02)
+        self.assertEqual([number for number, _ in self.taken(Claim)], [1, 3])
+
+    def answers_while(self, seconds):
+        """The third node answers that it hears nobody."""
+
+        def answer():
+            for number, ask in [
+                (one.number, one.message)
+                for one in self.election.out
+                if isinstance(one, Send) and isinstance(one.message, Ask)
+            ]:
+                said = Heard(id=ask.id, heard=False, table_term=0, version=0)
+                self.gets("heard", number, said)
+
+        self.run_for(seconds, answer)
+
+    def test_an_echo_in_the_last_moment(self):
+        self.follow()
+        self.run_for(0.28)
+        self.assertIs(self.election.state, State.CANDIDATE)
+        self.gets("echoed", 1)
+        self.run_for(0.01)
+        self.assertIs(self.election.state, State.BACKUP)
+        self.run_for(0.2, lambda: self.gets("echoed", 1))
+        self.assertEqual(self.taken(Claim), [])
+
+    def test_a_heartbeat_in_the_last_moment(self):
+        self.follow()
+        self.run_for(0.28)
+        self.gets("heartbeat", 1, beat(5, 2))
+        self.assertIs(self.election.state, State.BACKUP)
 
     def test_echoes_make_it_three_times_as_long(self):
         self.follow()
-        self.run_for(0.88, lambda: self.gets("echoed", 1))
+        self.run_for(0.85, lambda: self.gets("echoed", 1))
         self.assertIs(self.election.state, State.BACKUP)
         self.run_for(0.04, lambda: self.gets("echoed", 1))
         self.assertIs(self.election.state, State.CANDIDATE)
+        self.assertEqual(self.taken(Claim), [])
+        self.run_for(0.08, lambda: self.gets("echoed", 1))
+        self.assertNotEqual(self.taken(Claim), [])
 
     def test_nobody_answers_for_the_vip(self):
         self.follow()
@@ -264,7 +302,7 @@ class EvidenceTests(Case):
         self.now += 5.0
         self.election.tick(self.now)
         self.assertIs(self.election.state, State.BACKUP)
-        self.run_for(0.29)
+        self.run_for(0.25)
         self.assertIs(self.election.state, State.BACKUP)
 
     def test_nor_is_what_a_stall_left_unread(self):
@@ -576,10 +614,11 @@ class MajorityTests(Case):
 
     def test_claimants_wait_longer_than_a_scheduler_lasts(self):
         self.follow()
-        self.run_for(0.44)
+        self.run_for(0.40)
         self.assertIs(self.election.state, State.BACKUP)
-        self.run_for(0.03)
+        self.run_for(0.04)
         self.assertIs(self.election.state, State.CANDIDATE)
+        self.assertEqual(self.taken(Claim), [])
 
     def test_but_not_if_its_process_is_gone(self):
         self.follow()
@@ -592,6 +631,144 @@ class MajorityTests(Case):
         self.gets("down", 1)
         self.gets("refused", 1)
         self.assertFalse(self.gets("heartbeat", 3, beat(7)))
+
+
+class PromiseTests(Case):
+    """What a node has answered holds after its own reign, fault or process has ended."""
+
+    majority = True
+    number = 2
+
+    def claimed(self, evidence=Evidence.SILENT):
+        self.taken()
+        claim = Claim(term=self.election.term + 1, evidence=evidence)
+        self.gets("claim", 3, claim)
+        return bool(self.taken(Grant))
+
+    def test_after_a_fault(self):
+        self.follow()
+        self.gets("broken", "link", "no carrier")
+        self.gets("broken", "link", "")
+        self.assertIs(self.election.state, State.LISTENING)
+        self.run_for(0.02)
+        self.assertFalse(self.claimed())
+        self.run_for(0.29)
+        self.assertTrue(self.claimed())
+
+    def test_after_a_start(self):
+        self.connect(1, 3)
+        self.run_for(0.02)
+        self.assertFalse(self.claimed())
+        self.run_for(0.29)
+        self.assertTrue(self.claimed())
+
+    def test_not_to_one_that_has_resigned(self):
+        self.follow()
+        self.gets("resign", 1, Resign(term=5, why="it stops"))
+        self.assertTrue(self.claimed(Evidence.GONE))
+
+
+class ConfirmTests(Case):
+    """Five nodes: a scheduler that was absent goes on when a majority follows it."""
+
+    majority = True
+    nodes = 5
+
+    def test_one_is_not_enough(self):
+        self.reign()
+        self.now += 5.0
+        self.election.tick(self.now)
+        self.assertIs(self.election.state, State.ABSENT)
+        self.election.beats(self.now)
+        for number in (1, 3):
+            self.assertIs(self.election.state, State.ABSENT)
+            self.confirm(number, sends=False)
+        self.assertIs(self.election.state, State.SCHEDULER)
+
+
+class SlowDiskTests(Case):
+    def test_a_store_is_no_absence(self):
+        self.follow()
+        self.gets("down", 1)
+        self.gets("refused", 1)
+        while not self.taken(Claim):
+            self.run_for(0.01)
+        self.now += 0.5
+        self.gets("stored")
+        self.election.tick(self.now)
+        self.assertIs(self.election.state, State.CLAIMANT)
+        self.run_for(0.04)
+        self.gets("grant", 3, Grant(term=self.election.term))
+        self.run_for(0.04)
+        self.assertIs(self.election.state, State.SCHEDULER)
+
+    def test_nor_is_it_evidence(self):
+        self.follow()
+        self.run_for(0.1)
+        self.now += 0.25
+        self.gets("stored")
+        self.run_for(0.1)
+        self.assertIs(self.election.state, State.BACKUP)
+
+
+class DeafTests(Case):
+    """Heartbeats come, but this node hears no ARP for the VIP."""
+
+    def candidate(self, heartbeat=0.1):
+        self.follow()
+        count = iter(range(2, 10_000))
+        self.last = self.now
+
+        def every():
+            if self.now >= self.last + heartbeat:
+                self.last = self.now
+                self.gets("heartbeat", 1, beat(5, next(count)))
+
+        while not (asked := self.taken(Ask)):
+            self.run_for(0.01, every)
+        return asked, every
+
+    def test_the_scheduler_is_not_asked_and_one_that_hears_is_enough(self):
+        asked, _ = self.candidate()
+        self.assertEqual([number for number, _ in asked], [3])
+        said = Heard(id=asked[0][1].id, heard=True, table_term=0, version=0)
+        self.gets("heard", 3, said)
+        self.assertIs(self.election.state, State.BACKUP)
+
+    def test_its_heartbeats_end_no_claim(self):
+        asked, every = self.candidate(0.02)
+        said = Heard(id=asked[0][1].id, heard=False, table_term=0, version=0)
+        self.gets("heard", 3, said)
+        self.run_for(0.05, every)
+        self.assertEqual([number for number, _ in self.taken(Claim)], [1, 3])
+
+
+class TermLimitTests(Case):
+    def test_a_peer_takes_nobody_far_ahead(self):
+        self.follow()
+        term = self.election.term
+        far = term + (1 << 20) + 1
+        refuse = Refuse(term=1, highest=far, live=False, why="")
+        for say, *what in (
+            ("heartbeat", 1, beat(far)),
+            ("alive", 3, alive(far)),
+            ("claim", 3, Claim(term=far, evidence=1)),
+            ("refuse", 3, refuse),
+        ):
+            with self.assertRaises(PeerError):
+                self.gets(say, *what)
+            self.assertEqual(self.election.term, term)
+        self.gets("alive", 3, alive(far - 1))
+        self.assertEqual(self.election.term, far - 1)
+
+    def test_the_last_term_is_not_claimed(self):
+        self.follow()
+        self.election.term = TERM_LIMIT - 1
+        self.gets("down", 1)
+        self.gets("refused", 1)
+        self.run_for(2.0)
+        self.assertEqual(self.taken(Claim), [])
+        self.assertEqual(self.election.term, TERM_LIMIT - 1)
 
 
 class DisabledTests(Case):

@@ -1,7 +1,5 @@
 """Tests of dlba.election.watch: evidence by time, and rank."""
 
-from math import inf
-
 from twisted.trial.unittest import SynchronousTestCase
 
 from dlba.election.messages import Alive
@@ -37,35 +35,35 @@ def watch(number=1, up=True, says=None, now=100.0, **options):
 
 
 class SchedulerEvidenceTests(SynchronousTestCase):
-    def test_none_while_it_is_heard(self):
-        self.assertEqual(watch().evidence(100.3, DOWN), (Evidence.NONE, inf))
+    def evidence(self, made, at):
+        found, complete = made.evidence(DOWN)
+        self.assertAlmostEqual(complete, at)
+        return found
 
     def test_neither_heartbeat_nor_echo(self):
-        evidence, since = watch().evidence(100.31, DOWN)
-        self.assertIs(evidence, Evidence.SILENT)
-        self.assertAlmostEqual(since, 100.3)
+        self.assertIs(self.evidence(watch(), 100.3), Evidence.SILENT)
 
     def test_it_counts_from_the_later_of_both(self):
         made = watch()
         made.echo = 100.2
-        self.assertIs(made.evidence(100.49, DOWN)[0], Evidence.NONE)
-        evidence, since = made.evidence(100.51, DOWN)
-        self.assertIs(evidence, Evidence.SILENT)
-        self.assertAlmostEqual(since, 100.5)
+        self.assertIs(self.evidence(made, 100.5), Evidence.SILENT)
+        made.beat = 100.4
+        self.assertIs(self.evidence(made, 100.7), Evidence.SILENT)
 
     def test_its_kernel_answers_but_it_hangs(self):
         made = watch()
         made.echo = 100.85
-        self.assertIs(made.evidence(100.89, DOWN)[0], Evidence.NONE)
-        evidence, since = made.evidence(100.91, DOWN)
-        self.assertIs(evidence, Evidence.HUNG)
-        self.assertAlmostEqual(since, 100.9)
+        self.assertIs(self.evidence(made, 100.9), Evidence.HUNG)
 
     def test_after_an_absence_silence_is_counted_anew(self):
         made = watch()
         made.reset(105.0)
-        self.assertIs(made.evidence(105.3, DOWN)[0], Evidence.NONE)
-        self.assertIs(made.evidence(105.31, DOWN)[0], Evidence.SILENT)
+        self.assertIs(self.evidence(made, 105.3), Evidence.SILENT)
+
+    def test_time_in_which_nothing_was_read_does_not_count(self):
+        made = watch()
+        made.shift(0.2)
+        self.assertIs(self.evidence(made, 100.5), Evidence.SILENT)
 
 
 class BackupEvidenceTests(SynchronousTestCase):
