@@ -272,6 +272,10 @@ class Member:
         self.election.judge(now)
         return self._taken(now)
 
+    def flush(self, now: float) -> tuple[Command, ...]:
+        """What came about before an input raised PeerError."""
+        return self._taken(now)
+
     # ---------------------------------------------------------------- messages
 
     def _take_heartbeat(self, number: int, message: Heartbeat, now: float) -> None:

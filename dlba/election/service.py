@@ -220,8 +220,10 @@ class ElectionService(MultiService):
         """The packet path noticed that this process did not run; it is mute until told."""
         if self.running:
             self._input(lambda member, now: member.absent(now))
-            if self.member.state is State.SCHEDULER:
-                self._routing.mute(False)  # that absence is over already
+            if self.member.state in (State.SCHEDULER, State.LEAVING):
+                # That absence is over already; or only late frames are passed on, by the table
+                # as it was, which asks for no role.
+                self._routing.mute(False)
 
     def table_changed(self) -> None:
         """The client table has changed."""
@@ -248,11 +250,19 @@ class ElectionService(MultiService):
         """One input, and all that follows from it. Raises PeerError once that is done."""
         if not self.running:
             return
-        self._queue.extend(what(self.member, self._reactor.seconds()))
+        now = self._reactor.seconds()
+        wrong: PeerError | None = None
+        try:
+            self._queue.extend(what(self.member, now))
+        except PeerError as error:
+            # What it has told of before that (this process was absent, say) counts all the same.
+            self._queue.extend(self.member.flush(now))
+            wrong = error
         if self._busy:
+            if wrong is not None:
+                raise wrong
             return
         self._busy = True
-        wrong: PeerError | None = None
         try:
             while self._queue:
                 try:
@@ -301,13 +311,21 @@ class ElectionService(MultiService):
             elif isinstance(error, (OSError, DLBAError)):
                 self._tell("error", f"{type(command).__name__.lower()}: {why}")
 
+    def _schedule(self, command: do.Schedule) -> None:
+        self._rows.clear()  # of an earlier reign: old until the first sweep has passed
+        self._routing.schedule(self._reactor.seconds())
+
     def _store(self, command: do.Store) -> None:
         self._terms.store(command.term, command.granted)
         self._input(lambda member, now: member.stored(now))
 
     def _fail(self, what: str, why: str) -> None:
-        """Nothing that depends on it may leave; the node is in fault until it is tried again."""
-        self._queue.clear()
+        """Nothing that depends on it may leave, what is this node's own matter is still done.
+
+        The node is in fault until it is tried again.
+        """
+        waiting, self._queue = self._queue, deque()
+        self._queue.extend(command for command in waiting if not _outward(command))
         self._broken(what, why)
         if what not in self._retries:
             self._retries[what] = self._reactor.callLater(RETRY, self._try_again, what)
@@ -348,7 +366,7 @@ class ElectionService(MultiService):
     _CARRY_OUT: Final[Mapping[type, Callable[[ElectionService, Any], object]]] = {
         do.Send: _send,
         do.Store: _store,
-        do.Schedule: lambda self, c: self._routing.schedule(self._reactor.seconds()),
+        do.Schedule: _schedule,
         do.StepDown: lambda self, c: self._routing.step_down(),
         do.Quiet: lambda self, c: self._routing.quiet(),
         do.Mute: lambda self, c: self._routing.mute(c.on),
@@ -389,3 +407,10 @@ class ElectionService(MultiService):
             watch.info.name: {"connected": watch.up, "failed": number in self.member.failed}
             for number, watch in self.member.election.watches.items()
         }
+
+
+def _outward(command: Command) -> bool:
+    """Whether others would see it: after a failure they must not."""
+    if isinstance(command, do.Mute):
+        return not command.on
+    return isinstance(command, (do.Send, do.Store, do.Schedule))

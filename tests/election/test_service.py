@@ -54,6 +54,17 @@ ROW = Row(
     failed=False,
     draining=False,
 )
+BACKUP = Alive(
+    term=0,
+    reign_term=0,
+    scheduler=-1,
+    count=0,
+    table_term=0,
+    version=0,
+    able=True,
+    draining=False,
+    eligible=True,
+)
 RIVAL = bytes.fromhex("060000000001")
 
 
@@ -270,9 +281,13 @@ class InputTests(ScriptedCase):
 
     def test_a_broken_rule_goes_out_to_the_channel(self):
         self.member.answers["take"] = PeerError("grant: not expected here")
+        # What the member found before it read the message is done nevertheless.
+        self.member.answers["flush"] = (do.Mute(True),)
         self.assertRaises(PeerError, self.made.message, 1, Grant(term=1))
-        self.give(do.Mute(True))
         self.assertEqual(self.path.take(), [("mute", True)])
+        self.assertEqual(self.member.inputs[-1], ("flush", 100.0))
+        self.give(do.Mute(False))
+        self.assertEqual(self.path.take(), [("mute", False)])
 
     def test_rows_that_break_the_rules_too_behind_the_rest(self):
         good = do.StatusOf(1, 5, 6, 0.25, pack_rows([ROW]))
@@ -479,6 +494,13 @@ class DiskTests(ScriptedCase):
         )
         self.assertEqual(self.member.inputs[-1], ("broken", "disk", str(self.FULL), 100.0))
 
+    def test_what_is_this_node_s_own_is_done_all_the_same(self):
+        self.disk.full = self.FULL
+        own = (do.Lack(1, "channel", True), do.Hold(1, True), do.Quiet(), do.StepDown())
+        more = (do.Send(1, Grant(term=7)), do.Store(8, 1), do.Mute(False), do.Mute(True))
+        self.give(do.Store(7, 1), *more, *own)
+        self.assertEqual(self.path.kinds(), ["store", "mute", "lack", "hold", "quiet", "step_down"])
+
     def test_nor_when_it_is_said_again(self):
         self.refuse()
         self.path.take()
@@ -647,6 +669,10 @@ class PeopleTests(ScriptedCase):
         self.member.failed = {1}
         self.assertEqual(list(self.made.rows()), [()])
 
+    def test_rows_of_an_earlier_reign(self):
+        self.give(do.StatusOf(1, 1, 1, 0.0, pack_rows([ROW])), do.Schedule(7))
+        self.assertEqual(list(self.made.rows()), [])
+
     def test_peers(self):
         infos = {1: "b", 2: "c"}
         self.member.election.watches = {
@@ -723,6 +749,24 @@ class MemberTests(Case):
         self.made.absent(0.4)
         self.assertEqual(self.path.take(), [("mute", False)])
 
+    def test_a_scheduler_that_leaves_still_passes_late_frames_on(self):
+        self.made.up(1, "bb")
+        self.made.message(1, BACKUP)
+        self.reign()
+        self.made.leave()
+        self.path.take()
+        self.clock.rightNow += 1.0
+        self.made.absent(1.0)
+        self.assertEqual([one for one in self.path.take() if one[0] == "mute"], [("mute", False)])
+
+    def test_a_message_that_breaks_the_rules_after_an_absence(self):
+        self.reign()
+        self.made.up(1, "bb")
+        self.clock.rightNow += 1.0
+        self.path.take()
+        self.assertRaises(PeerError, self.made.message, 1, Pull(first=9999))
+        self.assertIn(("mute", True), self.path.take())
+
     def test_a_backup_that_was_absent_has_nothing_to_unmute(self):
         self.made.absent(0.4)
         self.assertNotIn("mute", self.path.kinds())
@@ -760,17 +804,7 @@ class MemberTests(Case):
         self.made.up(1, "bb")
         self.made.message(
             1,
-            Alive(
-                term=0,
-                reign_term=0,
-                scheduler=-1,
-                count=0,
-                table_term=0,
-                version=0,
-                able=True,
-                draining=False,
-                eligible=True,
-            ),
+            BACKUP,
         )
         self.pass_(4)
         done = self.path.take()
