@@ -225,6 +225,10 @@ class ElectionService(MultiService):
                 # as it was, which asks for no role.
                 self._routing.mute(False)
 
+    def arp(self, number: int, silent: bool) -> None:
+        """A node doesn't answer the scheduler's ARP requests, or does again."""
+        self._input(lambda member, now: member.arp(number, silent, now))
+
     def table_changed(self) -> None:
         """The client table has changed."""
         self._input(lambda member, now: member.changed(now))

@@ -27,7 +27,6 @@ from dlba.routing.array import ipv4
 from dlba.routing.events import RoutingEvents, Unheard
 from dlba.routing.keyedhash import KeyedHash
 from dlba.routing.service import OwnStatus, RoutingService
-from dlba.routing.turn import ARP
 
 __all__ = ["ElectedRouting"]
 
@@ -51,6 +50,8 @@ class ElectedRouting(RoutingService):
         node = config.array.nodes[config.node]
         self._probe = arp.probe(ipv4(config.array.vip), node.mac)
         self._version_told = 0
+        #: Nodes that don't answer ARP, or do again, of whom nobody was told yet.
+        self._unanswered: dict[int, bool] = {}
         #: Who decides whether this node is scheduler.
         self.events: RoutingEvents = Unheard()
 
@@ -80,6 +81,7 @@ class ElectedRouting(RoutingService):
         self._links.read()
         freed = self.standing.enforce()
         self.path.reach.forget()
+        self._unanswered.clear()
         self.path.reach.start(now)
         self._turn.soon()
         return freed
@@ -91,7 +93,6 @@ class ElectedRouting(RoutingService):
         self.path.activate(False, time.monotonic())
         self.path.reach.stop()
         self.standing.relax()
-        self.standing.forget(ARP)
         self._links.leave(self.segment.frames)
         self.segment.schedule(False)
 
@@ -168,10 +169,23 @@ class ElectedRouting(RoutingService):
             claims, path.claims = path.claims, {}
             for mac in claims:
                 self.events.vip_claimed(mac)
+        if self._unanswered:
+            unanswered, self._unanswered = self._unanswered, {}
+            for number, silent in unanswered.items():
+                self.events.arp(number, silent)
         version = path.scheduler.table.version
         if path.active and version != self._version_told:
             self._version_told = version
             self.events.table_changed()
+
+    def _judge(self, number: int, alive: bool) -> None:
+        # Not failed by that alone: the channel and ICMP may know better, see `Member.arp`.
+        self._unanswered[number] = not alive
+        name = self.path.scheduler.row(number).name
+        if alive:
+            self._log.info("node {name} answers ARP again", name=name)
+        else:
+            self._log.warn("node {name} doesn't answer ARP", name=name)
 
     def _fault_changed(self) -> None:
         super()._fault_changed()

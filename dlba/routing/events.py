@@ -30,6 +30,12 @@ class RoutingEvents(Protocol):
         its role is sure again, or `step_down`.
         """
 
+    def arp(self, number: int, silent: bool) -> None:
+        """Node `number` doesn't answer this scheduler's ARP requests, or does again.
+
+        Each node counts as answering when a reign begins. It may still live: see `Member.arp`.
+        """
+
     def table_changed(self) -> None:
         """The scheduler's client table has another version than at the last call."""
 
@@ -42,5 +48,7 @@ class Unheard:
     def fault(self, why: str) -> None: ...
 
     def absent(self, gap: float) -> None: ...
+
+    def arp(self, number: int, silent: bool) -> None: ...
 
     def table_changed(self) -> None: ...

@@ -34,6 +34,8 @@ from dlba.routing.turn import Turn
 
 __all__ = ["OwnStatus", "RoutingService"]
 
+#: What a node lacks that doesn't answer ARP.
+ARP: Final = "arp"
 #: Seconds between own statuses, and looks at what changes seldom.
 EVERY: Final = 1.0
 
@@ -88,7 +90,7 @@ class RoutingService(Service):
             path,
             self.segment,
             self._links,
-            self.standing,
+            self._judge,
             config.array.vip,
             absent_after,
             self._tell,
@@ -180,6 +182,19 @@ class RoutingService(Service):
         if not self._links.fault:
             # Whoever forgot our MAC, a switch above all, learns it anew.
             self.path.announce(time.monotonic())
+
+    def _judge(self, number: int, alive: bool) -> None:
+        """A node doesn't answer ARP, or does again: nobody else knows more of it."""
+        name = self.path.scheduler.row(number).name
+        count = self.standing.lack(number, ARP, not alive)
+        if alive:
+            self._log.info("node {name} answers again", name=name)
+        else:
+            self._log.warn(
+                "node {name} doesn't answer: failed, {count} buckets freed",
+                name=name,
+                count=count or 0,
+            )
 
     # ---------------------------------------------------------------- once a second
 

@@ -49,11 +49,6 @@ class Standing:
         """What the node lacks."""
         return frozenset(self._lacks[number])
 
-    def forget(self, what: str) -> None:
-        """No node lacks `what`, as far as anybody here knows."""
-        for number in self._lacks:
-            self.lack(number, what, False)
-
     def enforce(self) -> int:
         """The table is the array's from now on: failed nodes lose their buckets; gives how many."""
         self._in_force = True

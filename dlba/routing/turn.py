@@ -1,8 +1,8 @@
-"""Takes the scheduler's turns: announcements and questions that are due, verdicts about nodes.
+"""Takes the scheduler's turns: announcements and questions that are due, answers that don't come.
 
 An adapter, one timer. Each turn first tells the frame path that this node lives, looks at the link,
 and reads the answers that wait before anybody is judged by their absence; nobody is judged while
-this node's own link is down or answers were lost.
+this node's own link is down or answers were lost. What silence means is for `judge` to say.
 
 Source: routing.md "ARP"; election.md "Time".
 """
@@ -19,9 +19,8 @@ from twisted.logger import Logger
 from dlba.routing.linkwatch import LinkWatch
 from dlba.routing.path import FramePath
 from dlba.routing.segment import Segment
-from dlba.routing.standing import Standing
 
-__all__ = ["ARP", "Turn"]
+__all__ = ["Turn"]
 
 #: Seconds between two turns at most: a carrier is missed that soon.
 EVERY: Final = 0.1
@@ -29,12 +28,13 @@ EVERY: Final = 0.1
 SIGNS: Final = 3
 #: Seconds between two log lines of one kind that others can cause.
 SELDOM: Final = 10.0
-#: What a node lacks that doesn't answer ARP.
-ARP: Final = "arp"
 
 
 class Turn:
-    """`vip`: for people; `absent_after`: seconds; `after`: called at the end of each turn."""
+    """`vip`: for people; `absent_after`: seconds; `after`: called at the end of each turn.
+
+    `judge(number, alive)`: a node doesn't answer ARP, or does again.
+    """
 
     _log = Logger()
 
@@ -44,7 +44,7 @@ class Turn:
         path: FramePath,
         segment: Segment,
         links: LinkWatch,
-        standing: Standing,
+        judge: Callable[[int, bool], None],
         vip: str,
         absent_after: float,
         after: Callable[[], None],
@@ -53,7 +53,7 @@ class Turn:
         self._path = path
         self._segment = segment
         self._links = links
-        self._standing = standing
+        self._judge = judge
         self._vip = vip
         self._every = min(EVERY, absent_after / SIGNS)
         self._after = after
@@ -108,18 +108,6 @@ class Turn:
         for change in path.reach.take_changes():
             self._judge(change.number, change.alive)
         self._tell_of_conflicts(now)
-
-    def _judge(self, number: int, alive: bool) -> None:
-        name = self._path.scheduler.row(number).name
-        count = self._standing.lack(number, ARP, not alive)
-        if alive:
-            self._log.info("node {name} answers again", name=name)
-        else:
-            self._log.warn(
-                "node {name} doesn't answer: failed, {count} buckets freed",
-                name=name,
-                count=count or 0,
-            )
 
     def _tell_of_conflicts(self, now: float) -> None:
         count = self._path.conflicts - self._conflicts

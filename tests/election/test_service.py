@@ -246,6 +246,8 @@ class InputTests(ScriptedCase):
         self.made.fault("eth0: no carrier")
         self.made.fault("")
         self.made.absent(0.5)
+        self.made.arp(1, True)
+        self.made.arp(1, False)
         self.made.table_changed()
         self.made.down(1, "gone")
         self.made.leave()
@@ -260,6 +262,8 @@ class InputTests(ScriptedCase):
                 ("broken", "link", "eth0: no carrier", 100.0),
                 ("broken", "link", "", 100.0),
                 ("absent", 100.0),
+                ("arp", 1, True, 100.0),
+                ("arp", 1, False, 100.0),
                 ("changed", 100.0),
                 ("down", 1, 100.0),
                 ("stop", 100.0),

@@ -40,6 +40,9 @@ class Told:
     def absent(self, gap: float) -> None:
         tell("absent", gap)
 
+    def arp(self, number: int, silent: bool) -> None:
+        tell("arp", [number, silent])
+
     def table_changed(self) -> None:
         pass
 

@@ -63,6 +63,9 @@ class Events:
     def absent(self, gap):
         self.told.append(("absent", round(gap, 1)))
 
+    def arp(self, number, silent):
+        self.told.append(("arp", number, silent))
+
     def table_changed(self):
         self.told.append("table")
 
@@ -176,8 +179,7 @@ class RoleTests(ElectedCase):
 
     def test_step_down(self):
         self.schedule()
-        self.pass_(1, 1)
-        self.assertEqual(self.failed(), {"c"})
+        self.made.lack(2, "process", True)
         self.vip_frames()
         frames = self.segment.frames
 
@@ -190,11 +192,11 @@ class RoleTests(ElectedCase):
         with mock.patch.object(self.segment, "schedule", schedule):
             self.made.step_down()
         self.assertEqual((self.made.role, self.segment.frames), ("backup", None))
-        # What ARP said of others was the scheduler's to know.
-        self.assertEqual(self.failed(), set())
+        self.events.take()
         self.wake(self.segment.arp, QUESTION)
         self.pass_(20)
-        self.assertEqual((self.vip_frames(), self.failed()), ([], set()))
+        # Nobody is asked any more.
+        self.assertEqual((self.vip_frames(), self.events.take()), ([], []))
         self.made.step_down()
         version = self.table.version
         self.made.lack(1, "process", True)
@@ -202,13 +204,16 @@ class RoleTests(ElectedCase):
         self.schedule()
         self.assertEqual(self.vip_frames(), ["op 1", "op 2"] * 3)
 
-    def test_old_verdicts_don_t_come_back_with_the_role(self):
+    def test_silence_doesn_t_come_back_with_the_role(self):
         self.schedule()
         self.pass_(1, 1)
+        self.assertEqual(self.events.take(), [("arp", 2, True)])
         self.made.step_down()
-        self.table.assign(5, 2)
-        self.assertEqual(self.schedule(), 0)
-        self.assertEqual((self.failed(), self.table.node_of(5)), (set(), 2))
+        self.schedule()
+        self.pass_(0.05)
+        self.assertEqual(self.events.take(), [])
+        self.pass_(1, 1)
+        self.assertEqual(self.events.take(), [("arp", 2, True)])
 
     def test_probe(self):
         self.made.probe_vip()
@@ -287,6 +292,19 @@ class EventTests(ElectedCase):
         self.wake(self.segment.arp, QUESTION)
         self.assertEqual(self.events.take(), [])
 
+    def test_who_doesn_t_answer_arp_is_told_of_and_not_judged(self):
+        self.schedule()
+        self.table.assign(5, 2)
+        self.pass_(1, 1, 2)
+        self.events.take()
+        self.said()
+        self.pass_(1, 1)
+        self.assertEqual(self.events.take(), [("arp", 2, True)])
+        self.assertEqual((self.failed(), self.table.node_of(5)), (set(), 2))
+        self.pass_(1, 1, 2)
+        self.assertEqual(self.events.take(), [("arp", 2, False)])
+        self.assertEqual(self.said(), ["node c doesn't answer ARP", "node c answers ARP again"])
+
     def test_an_answer_that_no_poller_told_of(self):
         self.segment.arp.waiting = [claim(ROUTER)]
         self.reactor.advance(0.1)
@@ -299,7 +317,7 @@ class EventTests(ElectedCase):
         self.wake(self.segment.frames, plain())
         self.assertEqual(self.events.take(), [])
         self.pass_(1, 2)
-        self.assertEqual(self.events.take(), [])  # no bucket was lost with b
+        self.assertEqual(self.events.take(), [("arp", 1, True)])  # which has failed nobody
         self.made.step_down()
         self.table.assign(77, 1)  # a delta from the scheduler
         self.reactor.advance(0.2)

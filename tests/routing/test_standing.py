@@ -53,14 +53,6 @@ class StandingTests(SynchronousTestCase):
         standing.lack(1, "arp", True)
         self.assertIn(scheduler.choose(0, 1, 0), (0, 2))
 
-    def test_forget(self):
-        standing, scheduler = made()
-        standing.lack(0, "arp", True)
-        standing.lack(1, "arp", True)
-        standing.lack(1, "process", True)
-        standing.forget("arp")
-        self.assertEqual([row.failed for row in scheduler.rows], [False, True, False])
-
     @given(
         st.lists(st.tuples(st.integers(0, 2), st.sampled_from("xyz"), st.booleans()), max_size=30)
     )

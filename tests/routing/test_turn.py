@@ -9,7 +9,6 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from dlba.routing.linkwatch import LinkWatch
-from dlba.routing.standing import Standing
 from dlba.routing.turn import Turn
 from tests.routing.test_path import frame_path
 from tests.routing.test_reader import RecordedPoller
@@ -26,10 +25,11 @@ class TurnTests(SynchronousTestCase):
         segment.open()
         self.path, self.taken = frame_path(active=False), []
         links = LinkWatch(RecordedPoller(), segment, self.path, "eth0", None, lambda: None)
-        standing = Standing(self.path.scheduler)
+        self.judged = []
         self.arp = segment.arp
         self.after = lambda: self.taken.append(round(self.reactor.seconds() - 50, 3))
-        self.turn = Turn(self.reactor, self.path, segment, links, standing, "VIP", 0.3, self.call)
+        judge = lambda *args: self.judged.append(args)  # noqa: E731
+        self.turn = Turn(self.reactor, self.path, segment, links, judge, "VIP", 0.3, self.call)
 
     def call(self) -> None:
         self.after()
