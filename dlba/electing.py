@@ -55,6 +55,7 @@ class _Path:
         self._names = {row.number: row.name for row in routing.path.scheduler.rows}
         self.step_down = routing.step_down
         self.quiet = routing.quiet
+        self.late = routing.late
         self.mute = routing.mute
         self.probe_vip = routing.probe_vip
         self.hold = routing.hold

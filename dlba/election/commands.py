@@ -19,6 +19,7 @@ __all__ = [
     "Echo",
     "Hold",
     "Lack",
+    "Late",
     "Mute",
     "ProbeVip",
     "Quiet",
@@ -66,6 +67,13 @@ class StepDown:
 @attrs.frozen
 class Quiet:
     """Announce nothing and answer no ARP any more, but pass frames on as before."""
+
+
+@attrs.frozen
+class Late:
+    """After `Quiet`: another node's table counts now, this one's is a copy of it. Pass frames on by
+    what it says, and place none.
+    """
 
 
 @attrs.frozen
@@ -145,6 +153,7 @@ Command: TypeAlias = (
     | Schedule
     | StepDown
     | Quiet
+    | Late
     | Mute
     | ProbeVip
     | Echo

@@ -69,6 +69,9 @@ class Routing(Protocol):
     def quiet(self) -> None:
         """Announce nothing and answer no ARP, pass frames on as before."""
 
+    def late(self) -> None:
+        """Pass frames on by the table as it is, which is another node's to change."""
+
     def mute(self, on: bool) -> None:
         """No frame, no ARP; or both again, without the frames that waited meanwhile."""
 
@@ -373,6 +376,7 @@ class ElectionService(MultiService):
         do.Schedule: _schedule,
         do.StepDown: lambda self, c: self._routing.step_down(),
         do.Quiet: lambda self, c: self._routing.quiet(),
+        do.Late: lambda self, c: self._routing.late(),
         do.Mute: lambda self, c: self._routing.mute(c.on),
         do.ProbeVip: lambda self, c: self._routing.probe_vip(),
         do.Echo: lambda self, c: self._echo(c.number),

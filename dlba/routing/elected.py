@@ -108,6 +108,12 @@ class ElectedRouting(RoutingService):
         """Announce nothing and answer no ARP from here on, but pass frames on as before."""
         self.path.quiet()
 
+    def late(self) -> None:
+        """The table is another scheduler's from here on: pass frames on by it, and place none."""
+        self.path.late()
+        self.path.reach.stop()
+        self.standing.relax()
+
     def alive(self, now: float) -> None:
         """What a timer of anybody's does first: if this node was absent, `events` learn of it."""
         self.path.alive(now)

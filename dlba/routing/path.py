@@ -70,7 +70,8 @@ _ROUTED: Final = (
 COUNTERS: Final[dict[str, str]] = {
     "frames_forwarded": "frames given to another node",
     "frames_own": "frames given to this node's own kernel",
-    "frames_nobody": "frames of a flow that no node can take: all failed, disabled or draining",
+    "frames_nobody": "frames of a flow that no node can take: all failed, disabled or draining;"
+    " or that none has, at a scheduler that stops while another one is there",
     "frames_no_flow": "ICMP errors about a flow that no node has",
     "frames_not_scheduler": "clients' frames while this node isn't scheduler",
     "frames_absent": "clients' frames that waited while this node was absent: discarded",
@@ -151,6 +152,7 @@ class FramePath:
         """
         self.active = self._routes = active
         self.muted = self._quiet = False
+        self._choose = self.scheduler.choose
         if active:
             self.scheduler.table.touch_all(second_of(now))
             self.announcer.start(now, probes)
@@ -175,6 +177,18 @@ class FramePath:
         self._quiet = True
         self.announcer.stop()
         self.replies.clear()
+
+    def late(self) -> None:
+        """Another node is scheduler: frames go by the table, a copy of its own, and place nothing.
+
+        What comes here is on the way since before, or from who has missed the announcements.
+        """
+        if self.active:
+            self._choose = self._known
+
+    def _known(self, address: int, port: int, second: int) -> int:
+        """The node that has the flow; UNASSIGNED: none."""
+        return self._table.node_of(self.scheduler.bucket_of(address, port))
 
     def announce(self, now: float) -> None:
         """Announce all over again: whoever forgot our MAC, a switch above all, learns it anew."""

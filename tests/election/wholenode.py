@@ -101,6 +101,9 @@ class RecordingRouting(Service):
     def quiet(self):
         self.calls.append("quiet")
 
+    def late(self):
+        self.calls.append("late")
+
     def mute(self, on):
         self.calls.append(("mute", on))
 

@@ -232,6 +232,24 @@ class RoleTests(ElectedCase):
         self.pass_(20, 1, 2)
         self.assertEqual(self.vip_frames(), [])
 
+    def test_late(self):
+        """Another node is scheduler by now: its table is here, and only it changes that."""
+        self.schedule()
+        self.table.assign(5, 0)
+        self.made.quiet()
+        self.made.late()
+        version = self.table.version
+        self.assertEqual(self.wake(self.segment.frames, plain()), [None])
+        self.events.take()
+        self.made.server_changed(False)
+        self.pass_(2)
+        self.assertEqual((self.table.version, self.table.node_of(5)), (version, 0))
+        self.assertEqual((self.vip_frames(), self.events.take()), ([], []))
+        self.made.server_changed(True)
+        self.made.step_down()
+        self.schedule()
+        self.assertNotEqual(self.wake(self.segment.frames, plain()), [None])
+
     def test_a_node_says_that_it_drains(self):
         self.schedule()
         self.made.drain_node(0, True)

@@ -380,6 +380,39 @@ class ElectedTests(Case):
         self.route(ArpTests.QUESTION)
         self.assertEqual(len(self.path.replies), 1)
 
+    def test_late_frames_go_by_the_table_and_place_nothing(self):
+        self.path.late()  # not by a node that isn't scheduler
+        self.path.activate(True, 50.0)
+        placed = [self.route(self.flow(n)) for n in range(3)]
+        self.assertEqual(placed, [HEADERS[n] for n in range(3)])
+        self.path.quiet()
+        self.path.late()
+        self.path.mute(True, 51.0)
+        self.path.mute(False, 51.0)
+        table, scheduler = self.path.scheduler.table, self.path.scheduler
+        version = table.version
+        before = self.path.counters()["frames_nobody"]
+        # Where the copy says, even if its row is marked failed, or the bucket was silent for long.
+        scheduler.mark(1)
+        self.path.wake(5000.0)
+        self.path.mute(False, 5000.0)
+        self.assertEqual([self.route(self.flow(n)) for n in range(3)], placed)
+        for frame in (
+            self.flow(3),
+            bytes(link(src=MEMBERS[0]) / ip() / tcp(sport=PORT + 4)),
+            bytes(fragment(ip() / tcp(sport=PORT + 5) / Raw(b"x" * 64), 32)[0]),
+        ):
+            self.assertIs(self.route(bytes(frame)), None)
+        self.assertEqual(self.path.counters()["frames_nobody"], before + 2)
+        self.assertEqual(table.version, version)
+        # A delta of the new scheduler's, and this node's next reign.
+        table.assign(scheduler.bucket_of(CLIENT_NUMBER, PORT + 3), 2)
+        self.assertEqual(self.route(self.flow(3)), HEADERS[2])
+        self.path.activate(False, 5001.0)
+        self.path.activate(True, 5001.0, probes=0)
+        self.assertIsNotNone(self.route(self.flow(7)))
+        self.assertGreater(table.version, version + 1)
+
     def test_a_gap_of_a_node_that_isn_t_elected_mutes_nobody(self):
         self.path = frame_path()
         self.path.alive(50.0)

@@ -48,7 +48,7 @@ class Process:
         self.used_at = [self.began] * world.buckets
         #: What the node last told of its carrier.
         self.carrier = True
-        self.scheduling = self.quiet = self.muted = False
+        self.scheduling = self.quiet = self.late = self.muted = False
         self._backlog: deque[tuple[str, tuple[Any, ...]]] = deque()
         self._commands: deque[do.Command] = deque()
         self._busy = False
@@ -136,6 +136,8 @@ class Process:
         self._wake()
         if not self.scheduling or self.muted or not self.world.network.fit(self.number):
             return
+        if self.late:
+            return  # it goes where the copy says, and places nothing
         table = self.table
         before, version = table.node_of(bucket), table.version
         node = self.path.choose(0, bucket, second_of(self.now))
@@ -221,7 +223,7 @@ class Process:
             self.input("broken", "port", "no link")
             self.world.clock.after(DISK_RETRY, self.input, "broken", "port", "")
             return
-        self.scheduling, self.quiet, self.muted = True, False, False
+        self.scheduling, self.quiet, self.late, self.muted = True, False, False, False
         self.table.touch_all(second_of(self.now))
         self.used_at = [self.now] * self.world.buckets
         for number, lacks in self.lacks.items():
@@ -230,12 +232,16 @@ class Process:
         self.world.scheduled(self, command.term)
 
     def _step_down(self, command: do.StepDown) -> None:
-        self.scheduling = self.quiet = self.muted = False
+        self.scheduling = self.quiet = self.late = self.muted = False
         self.world.note(f"{self.name}: steps down")
 
     def _be_quiet(self, command: do.Quiet) -> None:
         self.quiet = True
         self.world.note(f"{self.name}: quiet")
+
+    def _be_late(self, command: do.Late) -> None:
+        self.late = True
+        self.world.note(f"{self.name}: its table is a copy")
 
     def _mute(self, command: do.Mute) -> None:
         self.muted = command.on
@@ -274,6 +280,7 @@ class Process:
         do.Schedule: _schedule,
         do.StepDown: _step_down,
         do.Quiet: _be_quiet,
+        do.Late: _be_late,
         do.Mute: _mute,
         do.ProbeVip: lambda self, c: self.world.segment.probe(self),
         do.Echo: lambda self, c: self.world.segment.echo(self, c.number),
