@@ -1,6 +1,6 @@
 """Tries to reach a node while there is no channel to it.
 
-An adapter. The higher number of two dials, and backs off: 10 ms at first, doubling to 2 s, with
+An adapter. The higher number of two dials, and backs off: 5 ms at first, doubling to 2 s, with
 jitter; only a channel that lasted begins anew at once. The lower number can't dial, but must know
 as soon as the other one whether there is a process: it makes a bare connection and closes it, with
 the same pauses up to a second. Either way a connection that is refused is told.
@@ -27,7 +27,7 @@ from dlba.addresses import Endpoint
 __all__ = ["Dialer"]
 
 #: Seconds: first pause, the longest, and that between two bare connections.
-FIRST: Final = 0.01
+FIRST: Final = 0.005
 LONGEST: Final = 2.0
 EACH: Final = 1.0
 #: Seconds for one try; a machine that is there answers in milliseconds.

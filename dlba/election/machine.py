@@ -229,10 +229,10 @@ class Election:
         if self.reigning:
             return
         gap, self._last = now - self._last, max(now, self._last)
-        self._unread_until = now + self._settings.heartbeat / 4
         if self._ballot is not None:
             self._ballot.deadline += gap
         if gap > self._settings.heartbeat:
+            self._unread_until = now + self._settings.heartbeat / 4
             for watch in self.watches.values():
                 watch.shift(gap)
 
@@ -526,7 +526,9 @@ class Election:
         # earlier or later than this node. With a majority a grant must not come before the
         # scheduler's own time is up.
         within = self._settings.down_after * (1 if self._majority else HEARD_WITHIN)
-        return now - self.watches[reign.number].beat <= within
+        watch = self.watches[reign.number]
+        # Heartbeats come by the channel: where that has just closed, none is on its way.
+        return watch.up and now - watch.beat <= within
 
     def heard(self, number: int, message: Heard, now: float) -> bool:
         """An answer to our question; True: pull the table from that node."""

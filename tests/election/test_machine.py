@@ -687,6 +687,18 @@ class ConfirmTests(Case):
 
 
 class SlowDiskTests(Case):
+    def test_a_quick_one_costs_nothing(self):
+        self.follow()
+        self.gets("down", 1)
+        self.gets("refused", 1)
+        while not self.taken(Claim):
+            self.run_for(0.01)
+        self.now += 0.002
+        self.gets("stored")
+        self.now += 0.001
+        self.gets("grant", 3, Grant(term=self.election.term))
+        self.assertIs(self.election.state, State.SCHEDULER)
+
     def test_a_store_is_no_absence(self):
         self.follow()
         self.gets("down", 1)
