@@ -67,7 +67,7 @@ class IssueTests(Case):
         self.assertEqual(stat.S_IMODE(os.stat(self.folder / "a.key").st_mode), 0o600)
         node = self.folder / "node.yaml"
         node.write_text(
-            "node: a\n"
+            "node: a\ninterface: eth0\n"
             "channel: {listen: '127.0.0.1:7788', certificate: a.pem, key: a.key, "
             "authority: ca.pem}\n"
             "array:\n  name: shop\n  vip: 192.0.2.10\n  nodes:\n"
@@ -78,7 +78,7 @@ class IssueTests(Case):
         (self.folder / "b.key").replace(self.folder / "a.key")
         error = self.assertRaises(ConfigError, load, node)
         self.assertIn(
-            "node.yaml:2:62: channel.key: expected the key of the certificate, got another key",
+            "node.yaml:3:62: channel.key: expected the key of the certificate, got another key",
             str(error),
         )
         node.write_text(node.read_text().replace("a.pem, key: a.key", "b.pem, key: a.key"))

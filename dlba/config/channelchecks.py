@@ -72,10 +72,14 @@ def _majority(config: ArrayConfig, array: Node) -> Iterator[Problem]:
 
 def _what_it_needs(config: NodeConfig, root: Node, array: Node) -> Iterator[Problem]:
     where = locate(root, "channel").place
+    if config.interface is None:
+        message = (
+            'expected a key "interface" with a channel, got none: '
+            "a proxy alone has no part in the election"
+        )
+        yield where.problem(message)
     if config.array.name is None:
         yield where.problem('expected a key "name" in the array with a channel, got none')
-    if known(config.array.nodes) and not config.array.nodes:
-        yield where.problem("expected nodes in the array with a channel, got none")
     listen = config.channel.listen if config.channel else None
     if known(listen) and listen is not None and listen.port == 0:
         message = "expected a port that the other nodes know, got 0"

@@ -28,7 +28,7 @@ NODES = """\
 
 
 def whole(channel: str = CHANNEL, nodes: str = NODES, name: str = "  name: shop\n", more: str = ""):
-    return f"node: a\n{channel}\narray:\n  vip: 192.0.2.10\n{name}{nodes}{more}"
+    return f"node: a\ninterface: eth0\n{channel}\narray:\n  vip: 192.0.2.10\n{name}{nodes}{more}"
 
 
 class Case(SynchronousTestCase):
@@ -48,15 +48,20 @@ class ProblemTests(Case):
         self.assertEqual(self.found(whole(more="  election: {quorum: majority}\n")), [])
         self.assertEqual(self.found("node: a\narray: {}\n"), [])
 
-    def test_a_channel_needs_a_name_and_nodes(self):
+    def test_a_channel_needs_a_name_and_an_interface(self):
         marked_channel = CHANNEL.replace("{", "§{")
         self.assertEqual(
             self.found(whole(marked_channel, name="")),
             ['expected a key "name" in the array with a channel, got none'],
         )
+        (message,) = self.found(whole(marked_channel).replace("interface: eth0\n", ""))
+        self.assertIn('expected a key "interface" with a channel, got none', message)
+
+    def test_nodes_are_missed_once(self):
+        """By the interface, which a channel needs."""
+        text = whole(nodes="").replace("interface: ", "interface: §")
         self.assertEqual(
-            self.found(whole(marked_channel, nodes="")),
-            ["expected nodes in the array with a channel, got none"],
+            self.found(text), ["expected nodes in the array with an interface, got none"]
         )
 
     def test_a_port_that_others_know(self):
