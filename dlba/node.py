@@ -239,7 +239,8 @@ class Node(MultiService):
 
     def _where(self, request: Mapping[str, Any]) -> dict[str, Any]:
         assert self.routing is not None
-        return self.routing.where(*flow_of(request))
+        # The node's role, which may be another than the packet path's: absent, or in fault.
+        return {**self.routing.where(*flow_of(request)), "role": self.role}
 
     # ---------------------------------------------------------------- signals and the end
 

@@ -365,6 +365,14 @@ class ChannelTests(TestCase):
             "the first as a backup",
         )
 
+    async def test_where_tells_the_role_that_status_tells(self):
+        first, other = await self.elect()
+        request = {"address": "192.0.2.7", "port": 40000}
+        for node in (first, other):
+            self.assertEqual(node._where(request)["role"], node.role)
+        first.election._broken("gateway", "the gateway is silent")  # nothing of the packet path's
+        self.assertEqual((first._where(request)["role"], first.role), ("fault", "fault"))
+
     async def test_a_stop_passes_the_role_on(self):
         first, other = await self.elect()
         first.routing.take()

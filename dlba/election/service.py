@@ -99,6 +99,9 @@ class Wire(Protocol):
     def send(self, number: int, message: Message) -> bool:
         """Send, or say that it can't be."""
 
+    def hurry(self, number: int) -> None:
+        """Try now to reach a node to which there is no channel."""
+
 
 class ElectionService(MultiService):
     """`make`: makes the member when the service starts, from the time; `terms`: its memory on disk.
@@ -223,6 +226,9 @@ class ElectionService(MultiService):
         """The packet path noticed that this process did not run; it is mute until told."""
         if self.running:
             self._input(lambda member, now: member.absent(now))
+            if self.member.state is State.SCHEDULER:
+                # The member, which has run meanwhile, says nothing of it.
+                self._tell("warn", f"absent for {gap:.2f} s: frames that waited are discarded")
             if self.member.state in (State.SCHEDULER, State.LEAVING):
                 # That absence is over already; or only late frames are passed on, by the table
                 # as it was, which asks for no role.
@@ -379,6 +385,7 @@ class ElectionService(MultiService):
         do.Late: lambda self, c: self._routing.late(),
         do.Mute: lambda self, c: self._routing.mute(c.on),
         do.ProbeVip: lambda self, c: self._routing.probe_vip(),
+        do.Dial: lambda self, c: self.wire.hurry(c.number),
         do.Echo: lambda self, c: self._echo(c.number),
         do.Lack: lambda self, c: self._routing.lack(c.number, c.what, c.on, c.why),
         do.Hold: lambda self, c: self._routing.hold(c.number, c.on),

@@ -169,7 +169,6 @@ class ElectedRouting(RoutingService):
             self._links.drain()
             path.claims.clear()
             path.gap = 0.0
-            self._log.warn("absent for {gap:.1f} s", gap=gap)
             self.events.absent(gap)
         if path.claims:
             claims, path.claims = path.claims, {}
@@ -193,6 +192,5 @@ class ElectedRouting(RoutingService):
         else:
             self._log.warn("node {name} doesn't answer ARP", name=name)
 
-    def _fault_changed(self) -> None:
-        super()._fault_changed()
-        self.events.fault(self._links.fault)
+    def _tell_of_fault(self, why: str) -> None:
+        self.events.fault(why)  # who logs it, with the faults that are none of the link

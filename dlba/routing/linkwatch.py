@@ -13,8 +13,6 @@ from collections.abc import Callable
 from math import inf
 from typing import Final
 
-from twisted.logger import Logger
-
 from dlba.poller import Poller
 from dlba.routing.linkport import LinkPort
 from dlba.routing.path import FramePath
@@ -32,8 +30,6 @@ class LinkWatch:
 
     `after`: called after each wake; `changed`: when `fault` has become another.
     """
-
-    _log = Logger()
 
     def __init__(
         self,
@@ -127,8 +123,4 @@ class LinkWatch:
         if why == self.fault:
             return
         self.fault = why
-        if why:
-            self._log.error("fault: {why}", why=why)
-        else:
-            self._log.info("{interface} is back", interface=self._interface)
         self._changed()

@@ -186,7 +186,7 @@ class FramePath:
         if self.active:
             self._choose = self._known
 
-    def _known(self, address: int, port: int, second: int) -> int:
+    def _known(self, address: int, port: int, now: int) -> int:
         """The node that has the flow; UNASSIGNED: none."""
         return self._table.node_of(self.scheduler.bucket_of(address, port))
 

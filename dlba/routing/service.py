@@ -182,6 +182,13 @@ class RoutingService(Service):
         if not self._links.fault:
             # Whoever forgot our MAC, a switch above all, learns it anew.
             self.path.announce(time.monotonic())
+        self._tell_of_fault(self._links.fault)
+
+    def _tell_of_fault(self, why: str) -> None:
+        if why:
+            self._log.error("fault: {why}", why=why)
+        else:
+            self._log.info("{interface} is back", interface=self._interface)
 
     def _judge(self, number: int, alive: bool) -> None:
         """A node doesn't answer ARP, or does again: nobody else knows more of it."""
@@ -240,7 +247,6 @@ class RoutingService(Service):
             "age": found.age,
             "why": found.why.name,
             "because": found.why.value,
-            "role": self.role,
             "hash": self._array.routing.hash,
         }
 

@@ -752,8 +752,11 @@ class MemberTests(Case):
     def test_an_absence_that_is_over_already(self):
         """The member has run meanwhile, and found nothing: only the path was late."""
         self.reign()
+        self.said()
         self.made.absent(0.4)
         self.assertEqual(self.path.take(), [("mute", False)])
+        line = "absent for 0.40 s: frames that waited are discarded"
+        self.assertEqual(self.said(), [("warn", line)])
 
     def test_a_scheduler_that_leaves_still_passes_late_frames_on(self):
         self.made.up(1, "bb")

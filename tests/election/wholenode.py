@@ -144,6 +144,9 @@ class RecordingRouting(Service):
     def undo(self):
         self.calls.append("undo")
 
+    def where(self, address, port):
+        return {"bucket": self.path.scheduler.bucket_of(address, port)}
+
     def server_changed(self, alive):
         self.able = alive
 

@@ -343,9 +343,11 @@ class EventTests(ElectedCase):
 
     def test_a_lost_carrier_is_a_fault_within_a_turn(self):
         self.schedule()
+        self.said()
         self.segment.link = False
         self.reactor.advance(0.1)
         self.assertEqual(self.events.take(), [("fault", "eth0: no carrier")])
+        self.assertEqual(self.said(), [])  # whom it is told logs it
         self.assertEqual(self.made.fault, "eth0: no carrier")
         self.made.step_down()
         self.segment.link = True
@@ -405,8 +407,10 @@ class AbsenceTests(ElectedCase):
         self.stopped(0.5)
         self.segment.frames.waiting = [plain()]
         self.segment.arp.waiting = [QUESTION]
+        self.said()
         self.reactor.advance(0)
         self.assertEqual(self.events.take(), [("absent", 0.5)])
+        self.assertEqual(self.said(), [])
         self.assertEqual(self.segment.frames.routed, [None])
         self.assertEqual(self.vip_frames(), [])
 

@@ -210,9 +210,7 @@ class SchedulerTests(Case):
     def test_where(self):
         answer = self.made.where(0xC0A80709, 51515)
         self.assertEqual((answer["owner"], answer["node"], answer["why"]), (None, "a", "PLACED"))
-        self.assertEqual(
-            (answer["role"], answer["hash"], answer["age"]), ("scheduler", "sum", None)
-        )
+        self.assertEqual((answer["hash"], answer["age"]), ("sum", None))
 
     def test_draining_and_another_server(self):
         self.made.server_changed(False)
