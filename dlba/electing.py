@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import attrs
 from twisted.application.service import Service
 from twisted.logger import Logger
 
@@ -29,7 +30,7 @@ from dlba.election.messages import Message
 from dlba.election.reign import NodeInfo
 from dlba.election.service import ElectionService
 from dlba.election.status import Sweep
-from dlba.election.summary import Row, pack_rows, summed
+from dlba.election.summary import Row, Sum, pack_rows, summed
 from dlba.election.terms import Terms
 from dlba.errors import DLBAError
 from dlba.monitor.status import ArrayStatus, BackendRow, SummaryRow
@@ -287,37 +288,19 @@ def _settings(config: NodeConfig) -> Settings:
 
 
 def _row(backend: BackendRow) -> Row:
-    return Row(
-        pool=backend.pool,
-        name=backend.name,
-        address=backend.address,
-        cookie_groups=backend.cookie_groups,
-        hits=backend.hits,
-        open_connections=backend.open_connections,
-        average_response=backend.average_response,
-        failed=backend.failed,
-        draining=backend.draining,
-    )
+    return Row(**attrs.asdict(backend))
 
 
 def array_status(election: ElectionService, backends: Sequence[BackendRow]) -> ArrayStatus:
     """What `/status` says of the array. `backends`: this node's own rows."""
-    sums = summed([[_row(backend) for backend in backends], *election.rows()])
+    sums: Sequence[Sum] = ()
+    if election.role == "scheduler":  # nobody else asks the others for their rows
+        sums = summed([[_row(backend) for backend in backends], *election.rows()])
     return ArrayStatus(
         term=election.member.term,
         scheduler=election.scheduler,
         peers=election.peers(),
-        summary=[
-            SummaryRow(
-                pool=one.pool,
-                name=one.name,
-                address=one.address,
-                cookie_groups=one.cookie_groups,
-                hits=one.hits,
-                open_connections=one.open_connections,
-            )
-            for one in sums
-        ],
+        summary=[SummaryRow(**attrs.asdict(one)) for one in sums],
     )
 
 

@@ -228,7 +228,7 @@ class ElectionTests(Case):
             lambda: first.part.scheduler not in (None, first.name), "another scheduler"
         )
         # What is late goes on until the very end.
-        self.assertEqual((first.role, first.routing.calls), ("backup", []))
+        self.assertEqual((first.role, first.routing.calls), ("backup", ["late"]))
         del self.nodes[first.name]
         await first.part.stopService()
         await self.until(lambda: self.settled(*self.nodes), "another scheduler")

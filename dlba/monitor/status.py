@@ -71,9 +71,10 @@ class SummaryRow:
 class ArrayStatus:
     """What this node knows from the channel.
 
-    `term`: the highest it has seen; `scheduler`: name of the node that it follows, its own if it is
-    scheduler, None for nobody; `peers`: name → what is known of that node, `connected` at least, as
-    values that JSON can carry; `summary`: only looked at with the role scheduler.
+    `term`: of the reign that it follows, without one the highest it has seen; `scheduler`: name of
+    the node that it follows, its own if it is scheduler, None for nobody; `peers`: name → what is
+    known of that node, `connected` at least, as values that JSON can carry; `summary`: only looked
+    at with the role scheduler.
     """
 
     term: int
