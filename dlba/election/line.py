@@ -11,7 +11,7 @@ expression larger or deeper than ours get. Not even an error travels: a refusal 
 | ping | | None, at once |
 
 Source: election.md. What the broker would take is more: 4 MB of nested lists keep it busy for
-seconds, classes and references go to jelly, and messages of exceptions go to the peer.
+minutes, classes and references go to jelly, and messages of exceptions go to the peer.
 """
 
 from __future__ import annotations
