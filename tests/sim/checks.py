@@ -211,6 +211,8 @@ class Checks:
 
     def moved(self, process: Any, bucket: int, before: int, after: int) -> None:
         """A scheduler's packet has given a bucket another node."""
+        if not process.member.leading:
+            self._breach(f"{process.name}: places bucket {bucket}, though its table is a copy")
         self.counts["placed"] += 1
         self._forget(process, [bucket])
         if before == UNASSIGNED:

@@ -249,6 +249,21 @@ class StopTests(Scenario):
         world.start(old)
         self.settles(world)
 
+    @arrays(2, 3)
+    def test_late_frames_place_nothing_once_another_one_is_scheduler(self, world):
+        """Of clients that have missed the announcements, at a node that is about to end."""
+        process = world.scheduler()
+        world.stop(process.number, lingers=1.0)
+        self.took_over(world, process.number, 0.15)
+        new = world.scheduler()
+        for bucket in range(world.buckets):
+            process.input("frame", bucket)  # the checks break off where one is placed
+            if bucket % 8 == 0:
+                new.input("frame", bucket)
+                world.run(0.01)
+        world.run(0.2)
+        self.assertEqual(process.nodes(), new.nodes())
+
     def test_the_last_one_stays_scheduler_till_its_end(self):
         world = array(1, 2)
         scheduler = world.scheduler()
