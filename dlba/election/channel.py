@@ -234,6 +234,12 @@ class Channel(MultiService):
             return False
         return peer.current.send(*pack(message))
 
+    def hurry(self, number: int) -> None:
+        """The node's machine shows a sign of life: try now to reach it, if there is no channel."""
+        peer = self._peers.get(number)
+        if peer is not None and peer.current is None:
+            peer.dialer.hurry()
+
     def cut(self, number: int, why: str) -> None:
         """End the channel to a node that breaks the protocol; `down` follows."""
         peer = self._peers.get(number)

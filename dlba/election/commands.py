@@ -15,6 +15,7 @@ from dlba.election.messages import Message
 __all__ = [
     "GATEWAY",
     "Command",
+    "Dial",
     "Drain",
     "Echo",
     "Hold",
@@ -96,6 +97,13 @@ class Echo:
 
 
 @attrs.frozen
+class Dial:
+    """The machine of a node is there, the channel to it isn't: try now, if that is rare enough."""
+
+    number: int
+
+
+@attrs.frozen
 class Lack:
     """A node has failed while it lacks anything. `what`: one word; `why`: for the log."""
 
@@ -157,6 +165,7 @@ Command: TypeAlias = (
     | Mute
     | ProbeVip
     | Echo
+    | Dial
     | Lack
     | Hold
     | Drain

@@ -32,7 +32,9 @@ LONGEST: Final = 2.0
 EACH: Final = 1.0
 #: Seconds for one try; a machine that is there answers in milliseconds.
 TRY: Final = 1.0
-#: Seconds after which a channel has lasted.
+#: Seconds after which a try may have lost its question.
+SLOW: Final = 0.1
+#: Seconds after which a channel has lasted, and between two hurried tries.
 LASTED: Final = 1.0
 
 
@@ -66,7 +68,8 @@ class Dialer:
         self._endpoint = kind(reactor, at.host, at.port, timeout=TRY)
         self._pause = FIRST
         self._up_since: float | None = None
-        self._soon_at = 0.0
+        self._hurry_at = 0.0
+        self._tried_at = 0.0
         self._waits: Any = None
         self._trying: Deferred[Any] | None = None
         #: A connection of ours stands, and whether it becomes the channel is not known yet.
@@ -102,15 +105,24 @@ class Dialer:
             self._later()
 
     def soon(self) -> None:
-        """The node shows a sign of life: who dials tries now, if it isn't there.
+        """The node's process shows a sign of life: who dials tries now, if it isn't there."""
+        if self._factory is not None:
+            self.hurry()
 
-        Rarely: a connection that always ends after its hello makes such signs, too.
+    def hurry(self) -> None:
+        """The node's machine shows a sign of life: try now, if it isn't there.
+
+        Rarely: a connection that always ends after its hello is such a sign, too. A try that waits
+        for an answer is given up: its question may have been lost, and is repeated late.
         """
         now = self._reactor.seconds()
-        if self._factory is not None and now >= self._soon_at:
-            self._soon_at = now + LASTED
-            self._pause = FIRST
-            self._try()
+        if now < self._hurry_at:
+            return
+        self._hurry_at = now + LASTED
+        self._pause = FIRST
+        if self._trying is not None and now > self._tried_at + SLOW:
+            self._trying.cancel()
+        self._try()
 
     def _later(self) -> None:
         if not self._running or self._waits is not None or self._up_since is not None:
@@ -133,6 +145,7 @@ class Dialer:
         if not self._running or busy:
             return
         self._stop_waiting()
+        self._tried_at = self._reactor.seconds()
         self._trying = self._endpoint.connect(self._factory or _Bare())
         self._trying.addCallbacks(self._connected, self._failed)
 

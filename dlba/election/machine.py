@@ -27,6 +27,7 @@ from dlba.election.ballot import LIMIT, Ballot, Weighing
 from dlba.election.commands import (
     GATEWAY,
     Command,
+    Dial,
     Echo,
     Mute,
     ProbeVip,
@@ -367,7 +368,11 @@ class Election:
         if number == GATEWAY:
             self._gateway_at = now
         else:
-            self.watches[number].echo = now
+            watch = self.watches[number]
+            watch.echo = now
+            if not watch.up:
+                # Perhaps a split has healed: the next try by itself may be seconds away.
+                self.out.append(Dial(number))
 
     def vip_claimed(self, mac: bytes, now: float) -> None:
         """An ARP frame says that `mac` has the VIP; only nodes of the array count."""
@@ -485,8 +490,12 @@ class Election:
                 self._confirmed.add(number)
                 if self._enough(self._confirmed):
                     self._fire(Event.CONFIRMED, now)
-        elif message.scheduler not in (self.own.number, -1) and message.reign_term > reign.term:
-            # Even if that scheduler's heartbeats don't come here: its followers hear of one alone.
+        elif (
+            message.scheduler not in (self.own.number, -1, number)
+            and message.reign_term > reign.term
+        ):
+            # The other scheduler itself counts by its heartbeats, which say whether it is alone;
+            # a follower of it, even if those heartbeats don't come here.
             self._tell("warn", f"{watch.info.name} follows term {message.reign_term}: yielding")
             self._fire(Event.OUTRANKED, now)
 

@@ -26,6 +26,7 @@ from dlba.election.commands import (
     Drain,
     Hold,
     Lack,
+    Late,
     Send,
     Sign,
     StatusOf,
@@ -283,6 +284,7 @@ class Member:
         if election.heartbeat(number, message, now):
             if election.state is State.LEAVING and self._leading:
                 self._end(now)
+                self._out.append(Late())
             self.failed = set(message.failed)
             if (number, message.signing) != self._signed:
                 self._signed = (number, message.signing)

@@ -158,3 +158,33 @@ class SoonTests(Case):
         dialer.soon()
         self.reactor.advance(60)
         self.assertEqual(self.tries, tries + 2)
+
+    def test_a_question_that_was_lost(self):
+        dialer = self.dialer()
+        self.reactor.advance(0.5)  # no answer
+        dialer.hurry()
+        self.assertTrue(self.reactor.connectors[0].stoppedConnecting)
+        self.reactor.advance(0.01)
+        self.assertEqual(self.tries, 2)
+
+    def test_one_that_may_still_be_answered(self):
+        dialer = self.dialer()
+        self.reactor.advance(0.05)
+        dialer.hurry()
+        self.assertFalse(self.reactor.connectors[0].stoppedConnecting)
+        self.assertEqual(self.tries, 1)
+
+    def test_who_does_not_dial_hurries_by_a_bare_connection(self):
+        dialer = self.dialer(dials=False)
+        for _ in range(9):
+            self.fail()
+            self.pause()
+        self.fail()
+        tries = self.tries
+        dialer.soon()
+        self.assertEqual(self.tries, tries)
+        dialer.hurry()
+        self.assertEqual(self.tries, tries + 1)
+        self.fail()
+        dialer.hurry()  # not again within a second
+        self.assertEqual(self.tries, tries + 1)

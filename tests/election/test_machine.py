@@ -7,6 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from dlba.election.commands import (
     GATEWAY,
+    Dial,
     Echo,
     Mute,
     ProbeVip,
@@ -753,6 +754,28 @@ class DeafTests(Case):
         self.gets("heard", 3, said)
         self.run_for(0.05, every)
         self.assertEqual([number for number, _ in self.taken(Claim)], [1, 3])
+
+
+class MeetingTests(Case):
+    """A split has healed."""
+
+    def test_what_another_scheduler_says_of_itself_unseats_nobody(self):
+        self.reign()
+        self.confirm(1)
+        term = self.election.term
+        self.gets("heartbeat", 3, beat(term + 1, alone=True))
+        self.gets("alive", 3, alive(term + 1, scheduler=3, reign_term=term + 1))
+        self.assertIs(self.election.state, State.SCHEDULER)
+        self.gets("alive", 1, alive(term + 1, scheduler=3, reign_term=term + 1))
+        self.assertIs(self.election.state, State.BACKUP)
+
+    def test_a_machine_that_answers_again_is_dialled(self):
+        self.reign()
+        self.gets("echoed", 1)
+        self.assertEqual(self.taken(Dial), [])
+        self.gets("down", 1)
+        self.gets("echoed", 1)
+        self.assertEqual(self.taken(Dial), [Dial(1)])
 
 
 class TermLimitTests(Case):

@@ -284,6 +284,8 @@ class Process:
         do.Mute: _mute,
         do.ProbeVip: lambda self, c: self.world.segment.probe(self),
         do.Echo: lambda self, c: self.world.segment.echo(self, c.number),
+        # Nobody hurries here: what heals without it heals with it.
+        do.Dial: lambda self, c: None,
         do.Lack: _lack,
         do.Hold: lambda self, c: self._bar(c.number, "held", c.on),
         do.Drain: lambda self, c: self._bar(c.number, "drains", c.on),
