@@ -20,7 +20,7 @@ from dlba.config.values import NodeConfig
 from dlba.election.channel import Channel, peers_of
 from dlba.election.commands import GATEWAY
 from dlba.election.credentials import load
-from dlba.election.hello import Hello
+from dlba.election.hello import PROTOCOL, Hello
 from dlba.election.icmp import Echo
 from dlba.election.keyexchange import KeyExchange
 from dlba.election.keyring import Keyring
@@ -40,8 +40,6 @@ from dlba.state import load_learned, store_learned
 
 __all__ = ["Electing", "array_status", "swept_at"]
 
-#: Lowest and highest version of what nodes say to each other that this one speaks.
-PROTOCOL = (1, 1)
 #: Seconds in which a peer must answer, at least: a disk may take one.
 PEER_TIMEOUT = 1.0
 

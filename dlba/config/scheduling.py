@@ -10,7 +10,8 @@ from dlba.addresses import Endpoint
 from dlba.config import fields as f
 from dlba.config.shapes import list_of, read_by
 
-#: Node numbers are below this, as in the client table.
+#: Node numbers are below this, in the client table and in messages too. An array is a handful of
+#: nodes, so a larger number there is damage.
 NODES_LIMIT = 1024
 #: Buckets at most: 8 bytes each, and a snapshot of 4 bytes each that goes to every node.
 BUCKETS_LIMIT = 1 << 24

@@ -16,6 +16,7 @@ from typing import Any, Final, Protocol
 import attrs
 
 from dlba.config.problems import quoted
+from dlba.election.messages import NUMBER_LIMIT, TEXT_LIMIT
 from dlba.errors import PeerError
 
 __all__ = [
@@ -31,11 +32,8 @@ __all__ = [
 
 #: Lowest and highest version of the protocol that this version speaks.
 PROTOCOL: Final = (1, 1)
-#: Bytes of a hello, and characters of a text in it, at most.
+#: Bytes of a hello at most.
 LIMIT: Final = 4096
-TEXT_LIMIT: Final = 256
-#: Numbers are below this: JSON readers elsewhere keep that many bits.
-NUMBER_LIMIT: Final = 1 << 53
 
 _INCARNATION = re.compile(r"[0-9a-f]{16,64}", re.ASCII)
 _MAC = re.compile(r"[0-9a-f]{2}(?::[0-9a-f]{2}){5}", re.ASCII)

@@ -10,9 +10,9 @@ from typing import Final
 
 from twisted.logger import Logger
 
-__all__ = ["STRANGER", "Notes"]
+__all__ = ["SELDOM", "STRANGER", "Notes"]
 
-#: Seconds between two lines of one kind about one peer.
+#: Seconds between two lines of one kind about one peer, or two that are the same.
 SELDOM: Final = 10.0
 #: Whoever has no certificate of the array.
 STRANGER: Final = "a stranger"

@@ -26,6 +26,7 @@ from dlba.election.commands import Command
 from dlba.election.keyexchange import KeyExchange
 from dlba.election.member import Member
 from dlba.election.messages import Claim, Grant, Keys, KeysHave, Message
+from dlba.election.notes import SELDOM
 from dlba.election.summary import Row, unpack_rows
 from dlba.election.terms import Terms
 from dlba.election.transitions import State
@@ -35,8 +36,6 @@ __all__ = ["ElectionService", "Routing", "Wire"]
 
 #: Seconds between two tries to write down what the disk refused, or to be scheduler.
 RETRY: Final = 5.0
-#: Seconds in which a line isn't said again.
-SELDOM: Final = 10.0
 #: Different lines that are remembered for that.
 LINES_LIMIT: Final = 256
 #: Seconds that a scheduler which stops waits for its successor, and then for late frames.

@@ -12,16 +12,13 @@ from typing import Any, Final
 
 import attrs
 
+from dlba.election.messages import NUMBER_LIMIT, TEXT_LIMIT
 from dlba.errors import PeerError
 
 __all__ = ["ROWS_LIMIT", "Row", "Sum", "pack_rows", "summed", "unpack_rows"]
 
 #: Bytes of a packed table at most: over a thousand backends, half of what a message carries.
 ROWS_LIMIT: Final = 256 * 1024
-#: Characters of a text at most, as in a message.
-TEXT_LIMIT: Final = 256
-#: Numbers are below this, as in a message.
-NUMBER_LIMIT: Final = 1 << 53
 
 
 @attrs.frozen(kw_only=True)

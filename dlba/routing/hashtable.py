@@ -34,12 +34,12 @@ from typing import Final
 
 import attrs
 
+from dlba.config.scheduling import NODES_LIMIT
+
 __all__ = ["NODES_LIMIT", "UNASSIGNED", "ClientTable", "Delta", "age", "second_of"]
 
 #: The node number of a bucket that has no node: the seed's unsigned -1.
 UNASSIGNED: Final = 0xFFFFFFFF
-#: Node numbers lie below this. An array is a handful of nodes, so a larger number is damage.
-NODES_LIMIT: Final = 1024
 #: Pairs of a delta at most: 512 KiB, since the channel carries no more than 640 KiB at once.
 PAIRS_LIMIT: Final = 65536
 #: Bytes a bucket takes.

@@ -18,6 +18,7 @@ from twisted.logger import Logger
 
 from dlba.routing.linkwatch import LinkWatch
 from dlba.routing.path import FramePath
+from dlba.routing.reader import SELDOM
 from dlba.routing.segment import Segment
 
 __all__ = ["Turn"]
@@ -26,8 +27,6 @@ __all__ = ["Turn"]
 EVERY: Final = 0.1
 #: Turns at least in the time after which this node counts as absent.
 SIGNS: Final = 3
-#: Seconds between two log lines of one kind that others can cause.
-SELDOM: Final = 10.0
 
 
 class Turn:

@@ -26,6 +26,7 @@ from dlba.election.messages import (
     Report,
     Resign,
 )
+from dlba.election.notes import SELDOM
 from dlba.election.reign import NodeInfo
 from dlba.election.service import (
     AFTER_BUG,
@@ -33,7 +34,6 @@ from dlba.election.service import (
     LEAVE_LIMIT,
     LINES_LIMIT,
     RETRY,
-    SELDOM,
     ElectionService,
 )
 from dlba.election.status import Sweep
