@@ -25,6 +25,7 @@ from dlba.monitor.server import MonitorService, monitor_site
 from dlba.monitor.status import BackendRow, NodeRow, RoutingStatus, status_document
 from dlba.poller import Poller
 from dlba.routing.check import ServerCheck
+from dlba.routing.configured import ConfiguredRouting
 from dlba.routing.elected import ElectedRouting
 from dlba.routing.service import RoutingService
 from dlba.socketname import CONTROL
@@ -58,7 +59,9 @@ class Node(MultiService):
         # First of all: the web's ports are on the VIP, which is on loopback only then.
         if config.interface is not None and keys is not None:
             if config.channel is None:
-                self.routing = RoutingService(reactor, poller, config, keys.hash, self._own_status)
+                self.routing = ConfiguredRouting(
+                    reactor, poller, config, keys.hash, self._own_status
+                )
             else:
                 self.routing = self._elected(reactor, poller, keys)
             self.routing.setServiceParent(self)

@@ -216,6 +216,7 @@ ADAPTERS = (
     "dlba.node",
     "dlba.poller",
     "dlba.routing.check",
+    "dlba.routing.configured",
     "dlba.routing.elected",
     "dlba.routing.former",
     "dlba.routing.guard",

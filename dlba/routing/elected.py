@@ -22,9 +22,9 @@ from twisted.logger import Logger
 from dlba.config.values import NodeConfig
 from dlba.errors import DLBAError
 from dlba.poller import Poller
-from dlba.routing import arp
+from dlba.routing import arp, kept
 from dlba.routing.array import ipv4
-from dlba.routing.events import RoutingEvents, Unheard
+from dlba.routing.events import RoutingEvents
 from dlba.routing.keyedhash import KeyedHash
 from dlba.routing.service import OwnStatus, RoutingService
 
@@ -35,7 +35,6 @@ class ElectedRouting(RoutingService):
     """As `RoutingService`; somebody sets `events` before the start."""
 
     _log = Logger()
-    _elected = True
 
     def __init__(
         self,
@@ -45,15 +44,20 @@ class ElectedRouting(RoutingService):
         hash_key: bytes | None,
         own_status: OwnStatus,
     ) -> None:
-        super().__init__(reactor, poller, config, hash_key, own_status)
+        super().__init__(reactor, poller, config, hash_key, own_status, elected=True)
         assert config.array.vip is not None
         node = config.array.nodes[config.node]
         self._probe = arp.probe(ipv4(config.array.vip), node.mac)
+        self._state = config.state
         self._version_told = 0
         #: Nodes that don't answer ARP, or do again, of whom nobody was told yet.
         self._unanswered: dict[int, bool] = {}
         #: Who decides whether this node is scheduler.
-        self.events: RoutingEvents = Unheard()
+        self.events: RoutingEvents
+
+    def begin(self) -> None:
+        """Be a backup: others schedule meanwhile, or did, so the table that was kept is old."""
+        kept.drop(self._state)
 
     # ---------------------------------------------------------------- the role
 
@@ -67,7 +71,7 @@ class ElectedRouting(RoutingService):
         if self.path.active:
             return 0
         if self.segment.arp is None:
-            raise DLBAError(f"scheduler: {self._links.fault or 'expected open ports, got none'}")
+            raise DLBAError(f"scheduler: {self.links.fault or 'expected open ports, got none'}")
         try:
             self.segment.schedule(True)
         except (OSError, DLBAError):
@@ -76,14 +80,14 @@ class ElectedRouting(RoutingService):
         self._version_told = self.path.scheduler.table.version
         self.path.activate(True, now, probes=0)
         self.path.alive(now)
-        self._turn.send_due(now)
+        self.turn.send_due(now)
         # From here on clients find the way. No frame is looked at before this has returned.
-        self._links.read()
+        self.links.read()
         freed = self.standing.enforce()
         self.path.reach.forget()
         self._unanswered.clear()
         self.path.reach.start(now)
-        self._turn.soon()
+        self.turn.soon()
         return freed
 
     def step_down(self) -> None:
@@ -93,7 +97,7 @@ class ElectedRouting(RoutingService):
         self.path.activate(False, time.monotonic())
         self.path.reach.stop()
         self.standing.relax()
-        self._links.leave(self.segment.frames)
+        self.links.leave(self.segment.frames)
         self.segment.schedule(False)
 
     def mute(self, on: bool) -> None:
@@ -101,8 +105,8 @@ class ElectedRouting(RoutingService):
         now = time.monotonic()
         self.path.mute(on, now)
         if not on:
-            self._turn.send_due(now)
-            self._turn.soon()
+            self.turn.send_due(now)
+            self.turn.soon()
 
     def quiet(self) -> None:
         """Announce nothing and answer no ARP from here on, but pass frames on as before."""
@@ -118,7 +122,7 @@ class ElectedRouting(RoutingService):
         """What a timer of anybody's does first: if this node was absent, `events` learn of it."""
         self.path.alive(now)
         if self.path.gap:
-            self._tell()
+            self.tell()
 
     def probe_vip(self) -> None:
         """Ask once whether anybody has the VIP; answers come as `vip_claimed`."""
@@ -151,22 +155,22 @@ class ElectedRouting(RoutingService):
     @property
     def able(self) -> bool:
         """Whether this node itself can take flows."""
-        return not self.standing.lacks(self._own)
+        return not self.standing.lacks(self.own)
 
     @property
     def fault(self) -> str:
         """Why this node can't be scheduler, in words; empty: it can."""
-        return self._links.fault
+        return self.links.fault
 
     # ---------------------------------------------------------------- what events learn
 
-    def _tell(self) -> None:
+    def tell(self) -> None:
         """After a wake or a turn: what whoever decides must know."""
         path = self.path
         if path.gap:
             # What waited goes first, while the path is mute; what it claims is old.
             gap = path.gap
-            self._links.drain()
+            self.links.drain()
             path.claims.clear()
             path.gap = 0.0
             self.events.absent(gap)
@@ -183,7 +187,8 @@ class ElectedRouting(RoutingService):
             self._version_told = version
             self.events.table_changed()
 
-    def _judge(self, number: int, alive: bool) -> None:
+    def judge(self, number: int, alive: bool) -> None:
+        """A node doesn't answer ARP, or does again."""
         # Not failed by that alone: the channel and ICMP may know better, see `Member.arp`.
         self._unanswered[number] = not alive
         name = self.path.scheduler.row(number).name
@@ -192,5 +197,6 @@ class ElectedRouting(RoutingService):
         else:
             self._log.warn("node {name} doesn't answer ARP", name=name)
 
-    def _tell_of_fault(self, why: str) -> None:
-        self.events.fault(why)  # who logs it, with the faults that are none of the link
+    def tell_of_fault(self, why: str) -> None:
+        """To whoever decides, who logs it with the faults that are none of the link."""
+        self.events.fault(why)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-__all__ = ["RoutingEvents", "Unheard"]
+__all__ = ["RoutingEvents"]
 
 
 class RoutingEvents(Protocol):
@@ -38,17 +38,3 @@ class RoutingEvents(Protocol):
 
     def table_changed(self) -> None:
         """The scheduler's client table has another version than at the last call."""
-
-
-class Unheard:
-    """Nobody decides: the role comes from the configuration."""
-
-    def vip_claimed(self, mac: bytes) -> None: ...
-
-    def fault(self, why: str) -> None: ...
-
-    def absent(self, gap: float) -> None: ...
-
-    def arp(self, number: int, silent: bool) -> None: ...
-
-    def table_changed(self) -> None: ...

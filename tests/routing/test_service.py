@@ -1,4 +1,7 @@
-"""Tests of dlba.routing.service: a segment that is a recorder, time that is a Clock."""
+"""Tests of dlba.routing.service: a segment that is a recorder, time that is a Clock.
+
+The role comes from the configuration, whose own part is tested with `dlba.routing.configured`.
+"""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,7 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from dlba.config.election import ElectionConfig
 from dlba.config.values import NodeConfig
 from dlba.routing import service as service_module
-from dlba.routing.hashtable import UNASSIGNED, second_of
+from dlba.routing.configured import ConfiguredRouting
 from dlba.routing.service import RoutingService
 from tests.routing.frames import MEMBERS, OWN, ROUTER, SCHEDULER, VIP, plain
 from tests.routing.test_array import array
@@ -79,7 +82,7 @@ class Case(SynchronousTestCase):
         self.reactor, self.poller = Clock(), RecordedPoller()
         self.reactor.advance(1000)
         self.patch(service_module, "Segment", RecordedSegment)
-        for module in ("service", "reader"):
+        for module in ("configured", "service", "reader"):
             patched = mock.patch(f"dlba.routing.{module}.time.monotonic", self.reactor.seconds)
             patched.start()
             self.addCleanup(patched.stop)
@@ -96,7 +99,7 @@ class Case(SynchronousTestCase):
     def service(self, **routing) -> RoutingService:
         made = attrs.evolve(array(**routing), election=ElectionConfig())
         config = NodeConfig(node=self.node, array=made, interface="eth0", state=self.state)
-        return RoutingService(self.reactor, self.poller, config, None, lambda: (7, 3, 0.5))
+        return ConfiguredRouting(self.reactor, self.poller, config, None, lambda: (7, 3, 0.5))
 
     def pass_(self, seconds: float, *answering: int) -> None:
         """Time goes by in steps of 10 ms; these nodes answer whatever they are asked."""
@@ -152,18 +155,6 @@ class SchedulerTests(Case):
         reader.read()
         self.assertEqual(port.routed, [HEADERS[0]])
         self.assertEqual(self.made.counters()["frames_own"], 1)
-
-    def test_who_is_silent_fails_and_comes_back(self):
-        self.made.path.scheduler.table.assign(5, 2)
-        self.pass_(1.0, 1, 2)
-        self.assertEqual(self.failed(), set())
-        self.said()
-        self.pass_(0.5, 1)
-        self.assertEqual(self.failed(), {"c"})
-        self.assertEqual(self.said(), ["node c doesn't answer: failed, 1 buckets freed"])
-        self.pass_(1.0, 1, 2)
-        self.assertEqual(self.failed(), set())
-        self.assertEqual(self.said(), ["node c answers again"])
 
     def test_nobody_is_judged_without_a_link(self):
         self.pass_(0.5, 1, 2)
@@ -240,22 +231,6 @@ class SchedulerTests(Case):
         self.reactor.advance(400)
         self.assertGreaterEqual(table.last_of(5), before + 400)
 
-    def test_a_restart_keeps_the_table(self):
-        self.made.path.scheduler.table.assign(5, 1)
-        self.made.path.scheduler.table.assign(6, 2)
-        self.made.stopService()
-        self.assertEqual(self.said()[-1], "client table of 2 buckets kept")
-        self.reactor.advance(100)
-        self.made = self.service()
-        self.made.privilegedStartService()
-        self.made.startService()
-        self.assertEqual(self.said()[0], "client table of 2 buckets taken up")
-        table = self.made.path.scheduler.table
-        self.assertEqual([table.node_of(bucket) for bucket in (4, 5, 6)], [UNASSIGNED, 1, 2])
-        # Just used, by the clock of the frames.
-        self.assertEqual(table.last_of(5), second_of(self.reactor.seconds()))
-        self.assertEqual(list(self.state.iterdir()), [])
-
     def test_a_bug_in_a_turn_doesn_t_end_announcements(self):
         self.pass_(0.5, 1, 2)
         announcer = self.made.path.announcer
@@ -324,17 +299,6 @@ class BackupTests(Case):
         self.pass_(3)
         self.assertEqual(self.made.segment.arp.sent, [])
         self.assertEqual((self.failed(), len(self.poller.readers)), (set(), 1))
-
-    def test_a_backup_neither_takes_nor_keeps_nor_leaves_a_table(self):
-        file = self.state / "table"
-        file.touch()
-        made = self.service()
-        made.privilegedStartService()
-        made.startService()
-        self.assertFalse(file.exists())
-        made.path.scheduler.table.assign(5, 1)
-        made.stopService()
-        self.assertEqual(list(self.state.iterdir()), [])
 
     def test_the_start_of_another_part_fails(self):
         other = self.service()
