@@ -15,91 +15,32 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from math import inf
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from twisted.application.service import MultiService
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger, LogLevel
 
 from dlba.election import commands as do
 from dlba.election.commands import Command
 from dlba.election.keyexchange import KeyExchange
+from dlba.election.leaving import Leaving
 from dlba.election.member import Member
 from dlba.election.messages import Claim, Grant, Keys, KeysHave, Message
 from dlba.election.notes import SELDOM
+from dlba.election.outside import Routing, Wire
+from dlba.election.retries import Retries
 from dlba.election.summary import Row, unpack_rows
 from dlba.election.terms import Terms
 from dlba.election.transitions import State
 from dlba.errors import DLBAError, PeerError
 
-__all__ = ["ElectionService", "Routing", "Wire"]
+__all__ = ["ElectionService"]
 
-#: Seconds between two tries to write down what the disk refused, or to be scheduler.
-RETRY: Final = 5.0
-#: Different lines that are remembered for that.
+#: Different lines that are remembered, so that none is said again soon.
 LINES_LIMIT: Final = 256
-#: Seconds that a scheduler which stops waits for its successor, and then for late frames.
-LEAVE_LIMIT: Final = 1.0
-LATE: Final = 0.1
 #: Seconds to the next turn after one that a bug has ended.
 AFTER_BUG: Final = 0.1
-
-
-class Routing(Protocol):
-    """What the election needs of the packet path; nodes by their numbers."""
-
-    @property
-    def fault(self) -> str:
-        """Why this node can't be scheduler; empty: it can."""
-
-    @property
-    def able(self) -> bool:
-        """Whether this node itself can take flows."""
-
-    def alive(self, now: float) -> None:
-        """First of all in a turn: was this process absent? `absent` is called from here then."""
-
-    def schedule(self, now: float) -> None:
-        """Be scheduler. Raises OSError or DLBAError if that can't be."""
-
-    def step_down(self) -> None:
-        """Be scheduler no more."""
-
-    def quiet(self) -> None:
-        """Announce nothing and answer no ARP, pass frames on as before."""
-
-    def late(self) -> None:
-        """Pass frames on by the table as it is, which is another node's to change."""
-
-    def mute(self, on: bool) -> None:
-        """No frame, no ARP; or both again, without the frames that waited meanwhile."""
-
-    def probe_vip(self) -> None:
-        """Ask by ARP who has the VIP."""
-
-    def lack(self, number: int, what: str, lacking: bool, why: str = "") -> None:
-        """A node has failed while it lacks anything."""
-
-    def hold(self, number: int, on: bool) -> None:
-        """A node gets nothing new."""
-
-    def drain_node(self, number: int, on: bool) -> None:
-        """A node drains."""
-
-    def status_of(
-        self, number: int, hits: int, open_connections: int, average_response: float
-    ) -> None:
-        """What a node said of itself."""
-
-
-class Wire(Protocol):
-    """What the election needs of the channel: see `dlba.election.channel`."""
-
-    def send(self, number: int, message: Message) -> bool:
-        """Send, or say that it can't be."""
-
-    def hurry(self, number: int) -> None:
-        """Try now to reach a node to which there is no channel."""
 
 
 class ElectionService(MultiService):
@@ -129,13 +70,12 @@ class ElectionService(MultiService):
         self._queue: deque[Command] = deque()
         self._busy = False
         self._timer: Any = None
-        self._retries: dict[str, Any] = {}
+        self._retries = Retries(reactor, self._mended)
         #: What the disk has refused: the latest term, and whom it is granted to.
         self._unstored = (0, -1)
         self._said: dict[str, float] = {}
         self._rows: dict[int, tuple[Row, ...]] = {}
-        self._leaving: Any = None
-        self._left: Deferred[None] | None = None
+        self._leaving = Leaving(reactor)
         #: Set before the service starts.
         self.wire: Wire
         self.member: Member
@@ -156,28 +96,19 @@ class ElectionService(MultiService):
 
         Fires when that is done and late frames have had their time; soon where nobody takes it.
         """
-        left: Deferred[None] = Deferred()
         self._input(lambda member, now: member.stop(now))
         if self.running and self.member.state is State.LEAVING and self.member.leading:
-            self._left = left
-            self._leaving = self._reactor.callLater(LEAVE_LIMIT, self._gone)
-        else:
-            left.callback(None)
-        return left
-
-    def _gone(self) -> None:
-        left, self._left = self._left, None
-        if left is not None:
-            left.callback(None)
+            return self._leaving.begin()
+        return succeed(None)
 
     def stopService(self) -> Deferred[Any] | None:
         """Say good-bye."""
         self._input(lambda member, now: member.end(now))
-        for call in (self._timer, self._leaving, *self._retries.values()):
-            if call is not None and call.active():
-                call.cancel()
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
         self._timer = None
-        self._retries.clear()
+        self._leaving.stop()
+        self._retries.stop()
         stopped: Deferred[Any] | None = super().stopService()
         return stopped
 
@@ -284,11 +215,8 @@ class ElectionService(MultiService):
         finally:
             self._busy = False
         self._set_timer()
-        if self._left is not None and not self.member.leading:
-            # Another one is scheduler. What was sent here meanwhile is passed on.
-            left, self._left = self._left, None
-            self._leaving.cancel()
-            self._leaving = self._reactor.callLater(LATE, left.callback, None)
+        if not self.member.leading:
+            self._leaving.followed()
         if wrong is not None:
             raise wrong
 
@@ -339,20 +267,19 @@ class ElectionService(MultiService):
         waiting, self._queue = self._queue, deque()
         self._queue.extend(command for command in waiting if not _outward(command))
         self._broken(what, why)
-        if what not in self._retries:
-            self._retries[what] = self._reactor.callLater(RETRY, self._try_again, what)
+        self._retries.later(what)
 
-    def _try_again(self, what: str) -> None:
-        del self._retries[what]
+    def _mended(self, what: str) -> bool:
+        """Try it again: whether that goes."""
         if what == "disk":
             term, granted = self._unstored
             try:
                 if term > self._terms.term:
                     self._terms.store(term, granted)
             except (OSError, DLBAError):
-                self._retries[what] = self._reactor.callLater(RETRY, self._try_again, what)
-                return
+                return False
         self._broken(what, "")
+        return True
 
     def _send(self, command: do.Send) -> None:
         message = command.message

@@ -13,6 +13,7 @@ from dlba.config.keys import SecretKey
 from dlba.election import commands as do
 from dlba.election.keyexchange import KeyExchange
 from dlba.election.keyring import Keyring
+from dlba.election.leaving import LATE, LEAVE_LIMIT
 from dlba.election.machine import Settings
 from dlba.election.member import Member, OwnReport
 from dlba.election.messages import (
@@ -28,14 +29,8 @@ from dlba.election.messages import (
 )
 from dlba.election.notes import SELDOM
 from dlba.election.reign import NodeInfo
-from dlba.election.service import (
-    AFTER_BUG,
-    LATE,
-    LEAVE_LIMIT,
-    LINES_LIMIT,
-    RETRY,
-    ElectionService,
-)
+from dlba.election.retries import RETRY
+from dlba.election.service import AFTER_BUG, LINES_LIMIT, ElectionService
 from dlba.election.status import Sweep
 from dlba.election.summary import Row, pack_rows
 from dlba.election.terms import Terms
