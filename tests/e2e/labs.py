@@ -165,7 +165,9 @@ class Lab:
         return {mac: name for name, mac in self.macs.items()}
 
     def scheduler_mac(self, name: str = "a") -> str:
-        """The second MAC of a node: 02:… becomes 06:…"""
+        """The MAC that the VIP has with that node: 02:… becomes 06:…, but in own-MAC mode."""
+        if "own_mac: true" in (self.folder / "array.yaml").read_text():
+            return self.macs[name]
         return "06" + self.macs[name][2:]
 
     @contextlib.contextmanager
