@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import attrs
-from twisted.application.service import Service
+from twisted.application.service import MultiService, Service
 from twisted.logger import Logger
 
 from dlba.config.keys import Keys, SecretKey
@@ -26,7 +26,6 @@ from dlba.election.keyexchange import KeyExchange
 from dlba.election.keyring import Keyring
 from dlba.election.machine import Settings
 from dlba.election.member import Member, OwnReport
-from dlba.election.messages import Message
 from dlba.election.reign import NodeInfo
 from dlba.election.service import ElectionService
 from dlba.election.status import Sweep
@@ -127,8 +126,13 @@ class _Echoes(Service):
         self._heard(self._numbers[address])
 
 
-class Electing(ElectionService):
-    """The election's service with its channel and its echoes."""
+class Electing(MultiService):
+    """The election's service, with its channel, its echoes and its keys.
+
+    `service`: the election's own.
+    """
+
+    _log = Logger(namespace="dlba.election")
 
     def __init__(
         self,
@@ -140,11 +144,16 @@ class Electing(ElectionService):
         report: Callable[[], tuple[int, int, float]],
         backends: Callable[[], Sequence[BackendRow]],
     ) -> None:
+        super().__init__()
         array = config.array
         assert config.channel is not None
         assert array.name is not None
-        terms = Terms(config.state)
-        self._echoes = _Echoes(reactor, config, self.echoed)
+        self._terms = terms = Terms(config.state)
+
+        def echoed(number: int) -> None:
+            self.service.echoed(number)  # which is made after these
+
+        self._echoes = _Echoes(reactor, config, echoed)
 
         def own() -> OwnReport:
             hits, open_connections, average = report()
@@ -165,8 +174,10 @@ class Electing(ElectionService):
             )
 
         names = {node.number: node.name for node in array.nodes.values()}
-        super().__init__(reactor, make, terms, _Path(routing), self._echoes.ask, names)
-        routing.events = self
+        self.service = ElectionService(
+            reactor, make, terms, _Path(routing), self._echoes.ask, names
+        )
+        routing.events = self.service
         keyed = array.routing.hash == "keyed"
 
         def apply(ring: Keyring) -> None:
@@ -176,10 +187,10 @@ class Electing(ElectionService):
                 routing.rehash(ring.hash)
 
         self._state = config.state
-        self._number = array.nodes[config.node].number
         self._own_keys = keys
         self._apply = apply
         node = array.nodes[config.node]
+        self._others = names.keys() - {node.number}
         hello = Hello(
             protocol=PROTOCOL,
             array=array.name,
@@ -198,12 +209,13 @@ class Electing(ElectionService):
             load(config.channel),
             config.channel.listen,
             peers_of(config),
-            _Events(self),
+            _Events(self.service),
             max(PEER_TIMEOUT, 3 * array.election.down_after),
         )
-        self.wire = self.channel
-        self._echoes.setServiceParent(self)
-        self.channel.setServiceParent(self)
+        self.service.wire = self.channel
+        # The last one is the first to stop: its good-bye needs the channel.
+        for part in (self._echoes, self.channel, self.service):
+            part.setServiceParent(self)
 
     def privilegedStartService(self) -> None:
         """Read the folder, which this process holds by now: the one before may have written it.
@@ -211,13 +223,15 @@ class Electing(ElectionService):
         Raises DLBAError, or OSError, if that or opening a port fails.
         """
         self._terms.load()
-        self.keys = KeyExchange(self._ring(), self._send_keys, self._apply, self._keep_keys)
+        self.service.keys = KeyExchange(
+            self._ring(), self.channel.send, self._apply, self._keep_keys
+        )
         super().privilegedStartService()
 
     def startService(self) -> None:
         """Put what is known of keys in force, then take part."""
         # Not before: the web, which verifies with them, is made after this.
-        self.keys.start()
+        self.service.keys.start()
         super().startService()
 
     def _ring(self) -> Keyring:
@@ -229,14 +243,11 @@ class Electing(ElectionService):
             self._log.error("learned keys not read: {error}", error=error)
             return Keyring(self._own_keys)
         before = ring.stored()
-        ring.keep(self._names.keys() - {self._number})
+        ring.keep(self._others)
         if ring.stored() != before:
             # Whoever has the keys of a node that left the array must not mint tokens with them.
             self._keep_keys(ring.stored())
         return ring
-
-    def _send_keys(self, number: int, message: Message) -> None:
-        self.channel.send(number, message)
 
     def _keep_keys(self, text: str) -> None:
         try:

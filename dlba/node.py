@@ -160,7 +160,7 @@ class Node(MultiService):
     def role(self) -> str:
         """`scheduler`, `backup`, `fault`, or `alone` for a node that takes no part in routing."""
         if self.election is not None:
-            return self.election.role
+            return self.election.service.role
         return "alone" if self.routing is None else self.routing.role
 
     def status(self) -> Mapping[str, Any]:
@@ -176,7 +176,7 @@ class Node(MultiService):
         if self.routing is not None:
             counters |= self.routing.counters()
         vip = self._config.array.vip
-        array = None if self.election is None else array_status(self.election, rows)
+        array = None if self.election is None else array_status(self.election.service, rows)
         return status_document(
             self._config.node, vip, rows, counters, self._routing_status(), array
         )
@@ -228,7 +228,7 @@ class Node(MultiService):
             version=scheduler.table.version,
             swept_at=None
             if self.election is None
-            else swept_at(self.election, self._reactor.seconds()),
+            else swept_at(self.election.service, self._reactor.seconds()),
         )
 
     def _own_status(self) -> tuple[int, int, float]:
@@ -265,7 +265,7 @@ class Node(MultiService):
     async def _stop(self) -> None:
         # The monitor goes on while the proxy drains: /readyz says 503, /status who is left. So do
         # the frames: those of the connections that are left, and of all other nodes.
-        left = None if self.election is None else self.election.leave()
+        left = None if self.election is None else self.election.service.leave()
         if self.routing is not None:
             self.routing.drain()
         if self.web is not None:

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import attrs
-from twisted.application.service import MultiService
+from twisted.application.service import Service
 from twisted.internet import reactor
 from twisted.internet.defer import gatherResults
 from twisted.internet.task import deferLater
@@ -84,10 +84,10 @@ class OneNode:
 
     @property
     def role(self):
-        return self.part.role
+        return self.part.service.role
 
     def document(self):
-        return array_status(self.part, [backend(10 * (self.number + 1))])
+        return array_status(self.part.service, [backend(10 * (self.number + 1))])
 
 
 class Case(TestCase):
@@ -130,7 +130,7 @@ class Case(TestCase):
     def settled(self, *names):
         """Whether these follow one of them, and are in touch."""
         nodes = [self.nodes[name] for name in names]
-        heads = {node.part.scheduler for node in nodes}
+        heads = {node.part.service.scheduler for node in nodes}
         roles = sorted(node.role for node in nodes)
         return (
             len(heads) == 1
@@ -143,12 +143,13 @@ class Case(TestCase):
         for name in names:
             self.node(name, **array).start()
         await self.until(lambda: self.settled(*names), "one scheduler whom the others follow")
-        return self.nodes[self.nodes[names[0]].part.scheduler]
+        return self.nodes[self.nodes[names[0]].part.service.scheduler]
 
     async def kill(self, node):
         """As a process that is gone: no good-bye, connections closed, nobody listens."""
         del self.nodes[node.name]
-        await MultiService.stopService(node.part)
+        Service.stopService(node.part.service)  # silent from here on
+        await node.part.stopService()
 
 
 class ElectionTests(Case):
@@ -203,7 +204,7 @@ class ElectionTests(Case):
         (row,) = first.document().summary
         self.assertEqual((row.pool, row.name, row.address), ("app", "x", "192.0.2.1:80"))
         self.assertEqual({name: getattr(row, name) for name in everybody}, everybody)
-        at = swept_at(first.part, reactor.seconds())
+        at = swept_at(first.part.service, reactor.seconds())
         self.assertLess(abs(at - time.time()), 5)
         rows = {row.number: row for row in first.routing.path.scheduler.rows}
         for node in self.nodes.values():
@@ -215,17 +216,17 @@ class ElectionTests(Case):
                 {name: {"connected": True, "failed": False} for name in NAMES if name != node.name},
             )
             if node is not first:
-                self.assertIsNone(swept_at(node.part, reactor.seconds()))
+                self.assertIsNone(swept_at(node.part.service, reactor.seconds()))
                 self.assertEqual(rows[node.number].hits, 10 * (node.number + 1))
                 self.assertFalse(rows[node.number].failed)
 
     async def test_a_stop_passes_the_role_on(self):
         first = await self.elect(*NAMES)
         first.routing.take()
-        first.part.leave()
+        first.part.service.leave()
         self.assertEqual(first.routing.take(), ["quiet"])
         await self.until(
-            lambda: first.part.scheduler not in (None, first.name), "another scheduler"
+            lambda: first.part.service.scheduler not in (None, first.name), "another scheduler"
         )
         # What is late goes on until the very end.
         self.assertEqual((first.role, first.routing.calls), ("backup", ["late"]))
@@ -239,7 +240,7 @@ class ElectionTests(Case):
         self.assertEqual(first.role, "fault")
         self.assertIn("step_down", first.routing.calls)
         await self.until(
-            lambda: first.part.scheduler not in (None, first.name), "another scheduler"
+            lambda: first.part.service.scheduler not in (None, first.name), "another scheduler"
         )
         self.assertEqual(first.role, "fault")
         first.routing.fail("")
@@ -389,7 +390,7 @@ class HashTests(Case):
         for node in self.nodes.values():
             node.start()
         await self.until(lambda: self.settled("a", "b"), "one scheduler")
-        first = self.nodes["a"].part.scheduler
+        first = self.nodes["a"].part.service.scheduler
         await self.until(lambda: self.buckets("a") == self.buckets("b"), "one hash")
         self.assertEqual(self.buckets("a"), before[first])
         # The other one goes on with it as scheduler, and the first takes it back from there.

@@ -280,7 +280,7 @@ class ChannelTests(TestCase):
         await self.until(
             lambda: (
                 sorted(node.role for node in nodes) == ["backup", "scheduler"]
-                and len({node.election.scheduler for node in nodes}) == 1
+                and len({node.election.service.scheduler for node in nodes}) == 1
             ),
             "one scheduler",
         )
@@ -361,7 +361,7 @@ class ChannelTests(TestCase):
         await self.until(lambda: other.role == "scheduler", "the other one")
         first.routing.fail("")
         await self.until(
-            lambda: first.election.scheduler == other._config.node and first.ready(),
+            lambda: first.election.service.scheduler == other._config.node and first.ready(),
             "the first as a backup",
         )
 
@@ -370,7 +370,9 @@ class ChannelTests(TestCase):
         request = {"address": "192.0.2.7", "port": 40000}
         for node in (first, other):
             self.assertEqual(node._where(request)["role"], node.role)
-        first.election._broken("gateway", "the gateway is silent")  # nothing of the packet path's
+        first.election.service._broken(
+            "gateway", "the gateway is silent"
+        )  # nothing of the packet path's
         self.assertEqual((first._where(request)["role"], first.role), ("fault", "fault"))
 
     async def test_a_stop_passes_the_role_on(self):

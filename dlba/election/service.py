@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Mapping
 from math import inf
 from typing import Any, Final
 
-from twisted.application.service import MultiService
+from twisted.application.service import Service
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger, LogLevel
 
@@ -43,7 +43,7 @@ LINES_LIMIT: Final = 256
 AFTER_BUG: Final = 0.1
 
 
-class ElectionService(MultiService):
+class ElectionService(Service):
     """`make`: makes the member when the service starts, from the time; `terms`: its memory on disk.
 
     `echo`: sends an echo request to a node's number, or to the gateway.
@@ -60,7 +60,6 @@ class ElectionService(MultiService):
         echo: Callable[[int], None],
         names: Mapping[int, str],
     ) -> None:
-        super().__init__()
         self._reactor = reactor
         self._make = make
         self._terms = terms
@@ -101,7 +100,7 @@ class ElectionService(MultiService):
             return self._leaving.begin()
         return succeed(None)
 
-    def stopService(self) -> Deferred[Any] | None:
+    def stopService(self) -> None:
         """Say good-bye."""
         self._input(lambda member, now: member.end(now))
         if self._timer is not None and self._timer.active():
@@ -109,8 +108,7 @@ class ElectionService(MultiService):
         self._timer = None
         self._leaving.stop()
         self._retries.stop()
-        stopped: Deferred[Any] | None = super().stopService()
-        return stopped
+        super().stopService()
 
     # ---------------------------------------------------------------- what happens
     # Nothing of it counts before the start (the packet path is there first) and after the stop.

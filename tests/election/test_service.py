@@ -587,7 +587,7 @@ class StopTests(ScriptedCase):
         self.path.take()
         self.member.take_inputs()
         self.member.answers["end"] = (do.Send(1, Bye()),)
-        self.successResultOf(self.made.stopService())
+        self.made.stopService()
         self.assertEqual(self.path.take(), [("send", 1, Bye())])
         self.assertEqual(self.clock.getDelayedCalls(), [])
         self.member.take_inputs()
@@ -600,7 +600,7 @@ class StopTests(ScriptedCase):
         self.made.fault("eth0: no carrier")
         self.made.absent(1.0)
         self.made.leave()
-        self.successResultOf(self.made.stopService())
+        self.made.stopService()
         self.assertEqual((self.member.inputs, self.path.done), ([], []))
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
@@ -638,7 +638,7 @@ class LeaveTests(ScriptedCase):
 
     def test_stop_in_between(self):
         self.leave()
-        self.successResultOf(self.made.stopService())
+        self.made.stopService()
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_stop_out_of_a_command(self):
