@@ -136,8 +136,13 @@ class Case(TestCase):
             len(heads) == 1
             and heads <= set(names)
             and roles == ["backup"] * (len(nodes) - 1) + ["scheduler"]
-            and all(len(node.part.channel.connected) == len(nodes) - 1 for node in nodes)
+            and all(self.reached(node) == set(names) - {node.name} for node in nodes)
         )
+
+    def reached(self, node):
+        """The names of the nodes to which this one has a channel."""
+        peers = node.part.service.peers()
+        return {name for name, peer in peers.items() if peer["connected"]}
 
     async def elect(self, *names, **array):
         for name in names:

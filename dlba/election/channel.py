@@ -220,13 +220,6 @@ class Channel(MultiService):
 
     # ---------------------------------------------------------------- what others use
 
-    @property
-    def connected(self) -> frozenset[int]:
-        """The numbers of the nodes to which there is a channel now."""
-        return frozenset(
-            number for number, peer in self._peers.items() if peer.current and not peer.current.over
-        )
-
     def send(self, number: int, message: Message) -> bool:
         """Send; False: there is no channel now, or too much of it is unanswered. Never raises."""
         peer = self._peers.get(number)
@@ -239,12 +232,6 @@ class Channel(MultiService):
         peer = self._peers.get(number)
         if peer is not None and peer.current is None:
             peer.dialer.hurry()
-
-    def cut(self, number: int, why: str) -> None:
-        """End the channel to a node that breaks the protocol; `down` follows."""
-        peer = self._peers.get(number)
-        if peer is not None and peer.current is not None:
-            peer.current.cut(why)
 
     # ---------------------------------------------------------------- time
 

@@ -51,11 +51,15 @@ class Events:
     def __init__(self):
         self.list = []
         self.raises = None
+        #: Numbers of the nodes to which there is a channel.
+        self.connected = set()
 
     def up(self, number, hello):
+        self.connected.add(number)
         self.list.append(("up", number, hello.incarnation))
 
     def down(self, number, why):
+        self.connected.discard(number)
         self.list.append(("down", number, why))
 
     def refused(self, number):
@@ -137,7 +141,7 @@ class Case(TestCase):
         """Channels of a and b, connected."""
         a, b = (self.channel(number, peers=(0, 1), **options) for number in (0, 1))
         self.start(a, b)
-        await self.until(lambda: a.connected and b.connected, "a pair")
+        await self.until(lambda: a.told.connected and b.told.connected, "a pair")
         return a, b
 
     def deafen(self, channel, number):
@@ -149,10 +153,10 @@ class ConnectTests(Case):
     async def test_everybody_to_everybody(self):
         channels = [self.channel(number) for number in range(3)]
         self.start(*channels)
-        await self.until(lambda: all(len(each.connected) == 2 for each in channels))
+        await self.until(lambda: all(len(each.told.connected) == 2 for each in channels))
         for number, channel in enumerate(channels):
             others = {other for other in range(3) if other != number}
-            self.assertEqual(channel.connected, others)
+            self.assertEqual(channel.told.connected, others)
             self.assertEqual(
                 sorted(channel.told.of("up")), [(other, f"{other:02}" * 16) for other in others]
             )
@@ -189,8 +193,8 @@ class ConnectTests(Case):
         self.assertFalse(b.send(0, Pull(first=0)))
         self.assertFalse(b.send(7, Pull(first=0)))
         self.start(a)
-        await self.until(lambda: b.connected)
-        self.assertIn(0, b.connected)
+        await self.until(lambda: b.told.connected)
+        self.assertIn(0, b.told.connected)
 
     async def test_both_sides_learn_that_a_process_is_gone(self):
         for gone in (0, 1):
@@ -200,7 +204,7 @@ class ConnectTests(Case):
             await self.until(lambda left=left: left.told.list[-1][0] == "refused")
             kinds = [event[:2] for event in left.told.list]
             self.assertEqual(kinds[-2:], [("down", number), ("refused", number)])
-            self.assertEqual(left.connected, frozenset())
+            self.assertEqual(left.told.connected, set())
             await left.stopService()
 
     async def test_a_new_process_is_another_incarnation(self):
@@ -219,16 +223,6 @@ class ConnectTests(Case):
         await b.stopService()
         await self.until(lambda: a.told.of("down"))
         self.assertEqual(len(a.told.of("message")), 10)
-
-    async def test_cut(self):
-        a, b = await self.pair()
-        a.cut(1, "it breaks the protocol")
-        self.assertEqual(a.connected, frozenset())
-        self.assertFalse(a.send(1, Pull(first=0)))
-        self.assertEqual(a.told.of("down"), [])
-        await self.until(lambda: len(a.told.of("up")) == 2 and len(b.told.of("up")) == 2)
-        self.assertEqual(a.told.of("down"), [(1, "it breaks the protocol")])
-        a.cut(9, "nobody")
 
     async def test_a_mismatch_is_refused_by_name(self):
         a, b = (self.channel(n, peers=(0, 1), buckets=64 << n) for n in (0, 1))
@@ -249,12 +243,14 @@ class ConnectTests(Case):
         b.credentials = load(files(self.folder, "c"))
         said = []
         self.patch(a._notes, "say", lambda kind, who, text: said.append((who, text)))
-        a.cut(1, "test")
+        a.told.raises = PeerError("test")
+        b.send(0, Pull(first=0))
         await self.until(lambda: any("the name of another node" in text for _, text in said))
+        a.told.raises = None
         b.credentials = load(files(self.folder, "b"))
         await self.until(lambda: any("hash: expected sum" in text for _, text in said))
         b.hello = attrs.evolve(b.hello, hash="sum")
-        await self.until(lambda: a.connected)
+        await self.until(lambda: a.told.connected)
 
 
 class StartTests(Case):
@@ -277,9 +273,9 @@ class StartTests(Case):
     async def test_stop_and_start_again(self):
         a, b = await self.pair()
         await a.stopService()
-        await self.until(lambda: not b.connected)
+        await self.until(lambda: not b.told.connected)
         self.start(a)
-        await self.until(lambda: b.connected)
+        await self.until(lambda: b.told.connected)
 
 
 class SilenceTests(Case):
@@ -314,7 +310,7 @@ class SilenceTests(Case):
             sent += 1
             self.assertLessEqual(sent, CALLS_LIMIT)
         self.assertEqual(sent, CALLS_LIMIT)
-        self.assertEqual(a.connected, {1})
+        self.assertEqual(a.told.connected, {1})
         b._peers[0].current.transport.transport.startReading()
         await self.until(lambda: len(b.told.of("message")) == sent)
         await self.until(lambda: a.send(1, Pull(first=1)))
@@ -393,7 +389,7 @@ class EventTests(Case):
     async def test_a_message_that_breaks_the_rules_cuts_one_peer_off(self):
         channels = a, b, c = [self.channel(number) for number in range(3)]
         self.start(*channels)
-        await self.until(lambda: all(len(each.connected) == 2 for each in channels))
+        await self.until(lambda: all(len(each.told.connected) == 2 for each in channels))
         a.told.raises = PeerError("grant: expected a claim before, got none")
         b.send(0, Grant(term=1))
         await self.until(lambda: a.told.of("down"))
@@ -401,7 +397,7 @@ class EventTests(Case):
         a.told.raises = None
         self.assertTrue(c.send(0, Grant(term=2)))
         await self.until(lambda: (2, Grant(term=2)) in a.told.of("message"))
-        await self.until(lambda: 1 in a.connected)
+        await self.until(lambda: 1 in a.told.connected)
 
     async def test_a_bug_of_ours_is_logged_and_the_process_goes_on(self):
         a, b = await self.pair()
@@ -411,7 +407,7 @@ class EventTests(Case):
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
         self.assertEqual(a.told.of("down"), [(1, "internal error")])
         a.told.raises = None
-        await self.until(lambda: a.connected)
+        await self.until(lambda: a.told.connected)
 
     async def test_what_follows_in_the_same_bytes_is_not_told(self):
         a, b = await self.pair()
@@ -439,7 +435,7 @@ class ProcessTests(Case):
         command = [sys.executable, str(Path(__file__).with_name("one_node.py").absolute()), *where]
         process = subprocess.Popen(command, env=environment)
         try:
-            await self.until(lambda: a.connected, "the process")
+            await self.until(lambda: a.told.connected, "the process")
             os.kill(process.pid, signal.SIGSTOP)
             self.assertTrue(a.send(1, Pull(first=1)))
             await self.until(lambda: a.told.of("down"))

@@ -75,7 +75,7 @@ class HostileCase(Case):
         self.said = []
         self.patch(self.a._notes, "say", lambda *words: self.said.append(words))
         self.start(self.a, self.b)
-        await self.until(lambda: 1 in self.a.connected and 0 in self.b.connected)
+        await self.until(lambda: 1 in self.a.told.connected and 0 in self.b.told.connected)
 
     async def dial(self, credentials=None):
         """A connection to a: TLS with `credentials`, or none at all; once TCP is there."""
@@ -296,7 +296,7 @@ class GarbageTests(HostileCase):
         raw = await self.node()
         hello = call(b"hello", pack(self.hello(2)))
         raw.say(hello)
-        await self.until(lambda: 2 in self.a.connected)
+        await self.until(lambda: 2 in self.a.told.connected)
         raw.transport.write(banana.encode(hello))
         await self.until(lambda: raw.over)
         self.assertEqual([number for number, _ in self.a.told.of("down")], [2])
@@ -314,7 +314,7 @@ class GarbageTests(HostileCase):
             await self.ready()
             raw = await self.node()
             raw.say(call(b"hello", pack(self.hello(2))))
-            await self.until(lambda: 2 in self.a.connected)
+            await self.until(lambda: 2 in self.a.told.connected)
             raw.transport.write(banana.encode(call(b"take", kind, head, data, number=2)))
             await self.until(lambda raw=raw: raw.over)
             self.assertEqual([number for number, _ in self.a.told.of("down")], [2])
