@@ -158,11 +158,6 @@ class Follower:
         """Of the own copy: (0, 0) at the start, MIXED while a snapshot is being written."""
         return MIXED if self._mixed else Position(self._term, self._table.version)
 
-    @property
-    def pulling(self) -> bool:
-        """Whether a snapshot has been asked for and isn't whole yet."""
-        return self._asked or self._mixed
-
     def start(self, term: int) -> None:
         """The own reign of that `term` has ended: what the table is now, it made of it."""
         self._term = self._heard = term
@@ -220,7 +215,7 @@ class Follower:
     def piece(self, message: Piece, now: float) -> Pull | None:
         """A piece that came from where the last Pull went; gives the next Pull to go there.
 
-        None: nothing more to ask for. `pulling` says whether the copy is whole.
+        None: nothing more to ask for. `position` says whether the copy is whole.
         """
         count = len(message.data) // 4
         buckets = self._table.buckets

@@ -243,7 +243,6 @@ class ArrayMachine(RuleBasedStateMachine):
             assert node.table.groups == best.table.groups, node.number
             if node is not best:
                 assert node.follower.position == best.leader.position, node.number
-                assert not node.follower.pulling
 
     @invariant()
     def a_position_tells_what_is_in_the_table(self):
@@ -350,7 +349,7 @@ class FollowerTests(SynchronousTestCase):
         self.assertFalse(self.send_delta())
         self.assertFalse(self.beat())
         self.assertEqual(self.copy(), self.table.snapshot())
-        self.assertFalse(self.follower.pulling)
+        self.assertEqual(self.follower.position, self.leader.position)
 
     def test_a_delta_that_did_not_come(self):
         self.beat()
@@ -381,10 +380,9 @@ class FollowerTests(SynchronousTestCase):
         self.change(1, 5, node=2)
         self.assertIsNone(self.answer(pull))
         self.assertEqual(self.follower.position, MIXED, "a delta from before the last piece is due")
-        self.assertTrue(self.follower.pulling)
         self.assertFalse(self.beat(), "it is on its way")
         self.assertFalse(self.send_delta())
-        self.assertFalse(self.follower.pulling)
+        self.assertEqual(self.follower.position, self.leader.position)
         self.assertEqual(self.follower.position, self.leader.position)
         self.assertEqual(self.copy(), self.table.snapshot())
 
@@ -401,7 +399,7 @@ class FollowerTests(SynchronousTestCase):
         self.assertIsNone(self.answer(pull), "of the first attempt")
         self.pull_all(again)
         self.assertEqual(self.copy(), self.table.snapshot())
-        self.assertFalse(self.follower.pulling)
+        self.assertEqual(self.follower.position, self.leader.position)
 
     def test_two_snapshots_asked_for_at_once(self):
         self.change(*range(8))
@@ -410,7 +408,7 @@ class FollowerTests(SynchronousTestCase):
         self.assertIsNone(self.answer(second))
         self.pull_all(pull)
         self.assertEqual(self.copy(), self.table.snapshot())
-        self.assertFalse(self.follower.pulling)
+        self.assertNotEqual(self.follower.position, MIXED)
 
     def test_no_answer(self):
         self.beat()
@@ -502,7 +500,6 @@ class FollowerTests(SynchronousTestCase):
         self.assertEqual(
             self.follower.piece(piece(peer, Position(T1, 8), pull.first), 0), Pull(first=0)
         )
-        self.assertTrue(self.follower.pulling)
 
     def test_a_snapshot_that_goes_on_in_another_reign(self):
         self.change(*range(8))
@@ -521,7 +518,7 @@ class FollowerTests(SynchronousTestCase):
         for position in (Position(0, 0), MIXED, Position(0, 7)):
             pull = self.follower.pull()
             self.assertIsNone(self.follower.piece(piece(empty, position, pull.first), 0.0))
-            self.assertEqual((self.copy(), self.follower.pulling), (mine, False), position)
+            self.assertEqual(self.copy(), mine, position)
             self.assertEqual(self.follower.position, (T1, 1))
 
     def test_a_mixed_copy_says_so_when_asked(self):
