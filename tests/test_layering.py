@@ -125,6 +125,7 @@ PURE = (
     "dlba.doctor.kernel",
     "dlba.doctor.report",
     "dlba.election",
+    "dlba.election.allowance",
     "dlba.election.ballot",
     "dlba.election.commands",
     "dlba.election.hello",

@@ -22,6 +22,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger, LogLevel
 
 from dlba.election import commands as do
+from dlba.election.allowance import Allowance
 from dlba.election.commands import Command
 from dlba.election.keyexchange import KeyExchange
 from dlba.election.leaving import Leaving
@@ -72,6 +73,7 @@ class ElectionService(Service):
         self._retries = Retries(reactor, self._mended)
         #: What the disk has refused: the latest term, and whom it is granted to.
         self._unstored = (0, -1)
+        self._allowance = Allowance()
         self._said: dict[str, float] = {}
         self._rows: dict[int, tuple[Row, ...]] = {}
         self._leaving = Leaving(reactor)
@@ -133,6 +135,7 @@ class ElectionService(Service):
         """A node says something. Raises PeerError: it broke the rules, cut it off."""
         if not self.running:
             return
+        self._allowance.spend(number, message, self._reactor.seconds())
         if isinstance(message, (Keys, KeysHave)):
             self.keys.came(number, message)
         else:

@@ -363,7 +363,7 @@ def scheduler_of(nodes: Sequence[NodeState]) -> str | None:
 
 
 def is_settled(documents: Sequence[Mapping[str, Any] | None], web: bool, channel: bool) -> bool:
-    """Whether one is scheduler and sees all enabled nodes, by the nodes' status documents.
+    """Whether one is scheduler and sees these nodes, by their status documents.
 
     With a channel all nodes must say that it is this one; terms begin with 1. Without a proxy
     (`web` false) nodes count as failed until something is started on them; so that isn't asked
@@ -379,5 +379,10 @@ def is_settled(documents: Sequence[Mapping[str, Any] | None], web: bool, channel
         names = {document.get("scheduler") for document in told}
         if names != {schedulers[0].get("node")} or len(told) < len(documents):
             return False
+    # Others may be down, and stay so.
+    waited = {document.get("node") for document in told} if channel else None
     rows = schedulers[0].get("nodes") or []
-    return not web or not any(row.get("failed") and row.get("enabled") for row in rows)
+    return not web or not any(
+        row.get("failed") and row.get("enabled") and (waited is None or row.get("name") in waited)
+        for row in rows
+    )

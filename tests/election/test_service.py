@@ -11,6 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from dlba.config.keys import Keys as OwnKeys
 from dlba.config.keys import SecretKey
 from dlba.election import commands as do
+from dlba.election.allowance import EACH_SECOND
 from dlba.election.keyexchange import KeyExchange
 from dlba.election.keyring import Keyring
 from dlba.election.leaving import LATE, LEAVE_LIMIT
@@ -287,6 +288,15 @@ class InputTests(ScriptedCase):
         self.assertEqual(self.member.inputs[-1], ("flush", 100.0))
         self.give(do.Mute(False))
         self.assertEqual(self.path.take(), [("mute", False)])
+
+    def test_a_flood_goes_no_further(self):
+        for _ in range(EACH_SECOND):
+            self.made.message(1, Bye())
+        self.member.take_inputs()
+        self.assertRaises(PeerError, self.made.message, 1, Bye())
+        self.assertEqual(self.member.take_inputs(), [])
+        self.made.message(2, Bye())
+        self.assertEqual(len(self.member.take_inputs()), 1)
 
     def test_rows_that_break_the_rules_too_behind_the_rest(self):
         good = do.StatusOf(1, 5, 6, 0.25, pack_rows([ROW]))

@@ -349,7 +349,7 @@ class SeenTests(SynchronousTestCase):
         """All name one, and that one is scheduler."""
         a = {"node": "a", "role": "scheduler", "term": 1, "scheduler": "a", "nodes": []}
         b = {"node": "b", "role": "backup", "term": 1, "scheduler": "a"}
-        failed = {**a, "nodes": [{"enabled": True, "failed": True}]}
+        failed = {**a, "nodes": [{"name": "b", "enabled": True, "failed": True}]}
         for documents, expected in (
             ((a, b), True),
             ((b, a), True),
@@ -364,6 +364,7 @@ class SeenTests(SynchronousTestCase):
             (({**a, "scheduler": "b"}, {**b, "scheduler": "b"}), False),
             ((a, {"node": "b", "role": "backup"}), False),
             ((failed, b), False),
+            ((failed,), True),  # nobody waits for b
         ):
             self.assertIs(is_settled(documents, True, True), expected, documents)
         self.assertIs(is_settled((failed, b), False, True), True)
