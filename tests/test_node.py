@@ -17,10 +17,11 @@ from twisted.trial.unittest import TestCase
 from dlba.config.load import load_text
 from dlba.config.values import LogConfig
 from dlba.counters import WEB_COUNTERS
+from dlba.election.terms import Terms
 from dlba.errors import DLBAError
 from dlba.node import Node
 from dlba.poller import Poller
-from dlba.state import make_state, store_learned
+from dlba.state import lock_state, make_state, store_learned
 from tests import namespaces
 from tests.election.certificates import make
 from tests.election.test_channel import free_ports
@@ -384,6 +385,24 @@ class ChannelTests(TestCase):
         await self.until(lambda: other.role == "scheduler", "the other one")
         self.assertFalse(first.ready())
         self.assertEqual(other.status()["scheduler"], other._config.node)
+
+    async def test_the_folder_is_read_once_it_is_held(self):
+        """Until then the process before may still grant a term, or learn a key."""
+        done = []
+        node = self.make("a")
+
+        def lock(folder):
+            done.append("lock")
+            return lock_state(folder)
+
+        with (
+            mock.patch("dlba.node.lock_state", lock),
+            mock.patch.object(Terms, "load", lambda _: done.append("term")),
+            mock.patch("dlba.electing.load_learned", lambda _: done.append("keys") or ""),
+        ):
+            node.privilegedStartService()
+        self.addCleanup(node.stopService)
+        self.assertEqual(done, ["lock", "term", "keys"])
 
     async def test_a_taken_channel_port_stops_the_start(self):
         self.start("a")
