@@ -2,7 +2,7 @@
 
 Pure. Weighing asks the nodes that can be reached whether they hear the scheduler, probes the VIP,
 and names from whom the table is to be pulled; it takes about 40 ms, and at most `LIMIT`. The
-ballot counts the answers to a claim. Who decides what they mean is `dlba.election.machine`.
+ballot counts the answers to a claim. What they mean decides `dlba.election.candidacy`.
 
 Source: election.md "Takeover".
 """

@@ -1,7 +1,8 @@
 """The states of a node in the election, and what every event does in every one of them.
 
 Pure data: the table is total, so nothing is left to an `else`. `dlba.election.machine` finds the
-events and carries the actions out; docs/election.md shows the diagram that `diagram` makes.
+events, `dlba.election.role` carries the actions out; docs/election.md shows the diagram that
+`diagram` makes.
 
 Source: election.md "Time" to "Takeover".
 """
@@ -47,7 +48,7 @@ class Event(Enum):
 
 
 class Action(Enum):
-    """What the machine does at a transition."""
+    """What the node does at a transition."""
 
     NOTHING = "nothing"
     LISTEN = "listen anew"
