@@ -128,6 +128,7 @@ PURE = (
     "dlba.election.allowance",
     "dlba.election.ballot",
     "dlba.election.candidacy",
+    "dlba.election.census",
     "dlba.election.commands",
     "dlba.election.following",
     "dlba.election.hello",

@@ -21,16 +21,8 @@ from typing import Any, Final
 
 import attrs
 
-from dlba.election.commands import (
-    Command,
-    Drain,
-    Hold,
-    Lack,
-    Late,
-    Send,
-    Sign,
-    StatusOf,
-)
+from dlba.election.census import Census
+from dlba.election.commands import Command, Late, Send, Sign
 from dlba.election.machine import Election, Settings
 from dlba.election.messages import (
     Alive,
@@ -93,12 +85,12 @@ class Member:
         self._follower = Follower(table)
         self._leader = Leader(table, sync_every)
         self._leading = False
-        self._sweep = sweep
         self._own = own
         self.election = Election(
             settings, term, granted, self._position, self._begin, self._end, now
         )
         self._out = self.election.out
+        self._census = Census(self.election, self._out, sweep, settings.down_after)
         self._pulls_from = -1
         self._heartbeat_at = now
         self._alive_at = now
@@ -109,18 +101,6 @@ class Member:
         self.able = True
         #: Id of the key that this node wants to sign cookies while it is scheduler.
         self.signing = ""
-        #: Numbers of the nodes that have failed: by this scheduler, or as the last one said.
-        self.failed: set[int] = set()
-        self._held: set[int] = set()
-        #: Nodes that answered heartbeats only, at the last sweep.
-        self._silent: frozenset[int] = frozenset()
-        #: Nodes that don't answer ARP, and those of them that have failed by it.
-        self._unseen: set[int] = set()
-        self._lost: set[int] = set()
-        #: The sweep was interrupted by an absence.
-        self._interrupted = False
-        #: What was passed on of each node: whether it is able, whether it drains.
-        self._passed_on: dict[int, tuple[bool, bool]] = {}
 
     # ---------------------------------------------------------------- what others ask
 
@@ -148,7 +128,12 @@ class Member:
     @property
     def swept_at(self) -> float | None:
         """When the last sweep of this reign ended; seconds, monotonic."""
-        return self._sweep.swept_at if self.election.reigning else None
+        return self._census.swept_at if self.election.reigning else None
+
+    @property
+    def failed(self) -> set[int]:
+        """Numbers of the nodes that have failed: by this scheduler, or as the last one said."""
+        return self._census.failed
 
     @property
     def position(self) -> Position:
@@ -161,7 +146,7 @@ class Member:
         if self._leading:
             due = min(due, self._heartbeat_at, self._leader.next_at)
             if self.state is State.SCHEDULER and not self.election.stalled(now):
-                due = min(due, self._sweep.next_at)
+                due = min(due, self._census.next_at)
         return due
 
     # ---------------------------------------------------------------- inputs
@@ -180,11 +165,8 @@ class Member:
         watch = self.election.watches[number]
         replaced = watch.incarnation not in ("", incarnation)
         self.election.up(number, incarnation, now)
+        self._census.up(number, replaced)
         if self._leading:
-            if replaced:
-                # Its connections ended with the process before, whose place it has taken.
-                self._lack(number, True, "its process is a new one")
-            self._hold(number, True)
             self._beat_one(number)
         self._send(number, self._alive())
         return self._taken(now)
@@ -195,14 +177,13 @@ class Member:
         if number in (self._pulls_from, self.election.scheduler):
             self._pulls_from = -1
             self._follower.lost()
-        if self._leading:
-            self._hold(number, True)
+        self._census.down(number)
         return self._taken(now)
 
     def refused(self, number: int, now: float) -> tuple[Command, ...]:
         """A connect to a node was refused."""
         self.election.refused(number, now)
-        self._look_after(now)
+        self._census.look(now)
         return self._taken(now)
 
     def echoed(self, number: int, now: float) -> tuple[Command, ...]:
@@ -234,12 +215,7 @@ class Member:
     def arp(self, number: int, silent: bool, now: float) -> tuple[Command, ...]:
         """A node doesn't answer ARP, or does again."""
         self.election.look(now)
-        if silent:
-            self._unseen.add(number)
-            self._look_at_unseen(now)
-        else:
-            self._unseen.discard(number)
-            self._lack_arp(number, False)
+        self._census.arp(number, silent, now)
         return self._taken(now)
 
     def changed(self, now: float) -> tuple[Command, ...]:
@@ -285,7 +261,7 @@ class Member:
             if election.state is State.LEAVING and self._leading:
                 self._end(now)
                 self._out.append(Late())
-            self.failed = set(message.failed)
+            self._census.failed = set(message.failed)
             if (number, message.signing) != self._signed:
                 self._signed = (number, message.signing)
                 self._out.append(Sign(message.signing))
@@ -298,15 +274,7 @@ class Member:
 
     def _take_alive(self, number: int, message: Alive, now: float) -> None:
         self.election.alive(number, message, now)
-        if not self._leading:
-            return
-        self._sweep.heard(number, now)
-        watch = self.election.watches[number]
-        if watch.up and not watch.gone:
-            self._lack(number, False)
-            self._pass_on(number, message)
-            if number not in self._silent and number not in self._unseen:
-                self._hold(number, False)
+        self._census.alive(number, message, now)
 
     def _take_heard(self, number: int, message: Heard, now: float) -> None:
         if self.election.heard(number, message, now):
@@ -343,21 +311,11 @@ class Member:
         )
 
     def _take_report(self, number: int, message: Report, now: float) -> None:
-        if self._leading and self._sweep.answered(number, message.id, now):
-            self._silent -= {number}  # no need to wait for the sweep's end
-            self._out.append(
-                StatusOf(
-                    number,
-                    message.hits,
-                    message.open_connections,
-                    message.average_response,
-                    message.data,
-                )
-            )
+        self._census.reported(number, message, now)
 
     def _take_bye(self, number: int, message: Bye, now: float) -> None:
         self.election.bye(number, now)
-        self._look_after(now)
+        self._census.look(now)
 
     _TAKE: Final = {
         Heartbeat: _take_heartbeat,
@@ -389,32 +347,14 @@ class Member:
             return
         self._leading = True
         self._pulls_from = -1
-        self._silent = frozenset()
-        self._passed_on.clear()
-        self._unseen.clear()  # asked anew from here
-        for number in tuple(self._lost):
-            self._lack_arp(number, False)
-        failed, self.failed = self.failed, set()
-        for number, watch in self.election.watches.items():
-            why = "the scheduler before said so" if number in failed and not watch.up else ""
-            if watch.gone:
-                why = "its process is gone"
-            elif number == dead:
-                why = "it was scheduler and is heard no more"
-            gone = bool(why)
-            self._out.append(Lack(number, "channel", gone, why))
-            if gone:
-                self.failed.add(number)
-            self._hold(number, not gone and watch.alive is None, always=True)
-            self._pass_on(number, watch.alive)
-        self._sweep.start(self.election.watches, now, self.failed)
+        self._census.begin(now, dead)
 
     def _end(self, now: float) -> None:
         """The reign of this node has ended."""
         if not self._leading:
             return
         self._leading = False
-        self._sweep.stop()
+        self._census.end()
         self._follower.start(self._leader.term)
 
     def _lead(self, now: float) -> None:
@@ -430,74 +370,8 @@ class Member:
     def _attend(self, now: float) -> None:
         """What else a scheduler does as time goes by."""
         self._publish(self._leader.due(now))
-        if self.state is not State.SCHEDULER:
-            self._interrupted = True
-            return
-        if self._interrupted:
-            self._interrupted = False
-            self._sweep.again(now)
-        if self.election.stalled(now):
-            return
-        self._look_after(now)
-        self._look_at_unseen(now)
-        for question in self._sweep.due(now):
+        for question in self._census.questions(now):
             self._send(question.number, Question(id=question.id))
-        for verdict in self._sweep.take_verdicts():
-            self._silent = frozenset(verdict.held)
-            for number in verdict.failed:
-                self._lack(number, True, "it answers neither the sweep nor a heartbeat")
-            for number in verdict.held:
-                self._hold(number, True)
-
-    def _look_after(self, now: float) -> None:
-        """Evidence 1 or 2 fails a node at once."""
-        if not self._leading or self.state is not State.SCHEDULER or self.election.stalled(now):
-            return
-        for number, watch in self.election.watches.items():
-            if number not in self.failed and watch.dead(now, self._settings.down_after):
-                why = "its process is gone" if watch.gone else "it answers neither us nor echoes"
-                self._lack(number, True, why)
-
-    def _look_at_unseen(self, now: float) -> None:
-        """A node that answers neither ARP nor echoes can't get frames.
-
-        One whose kernel answers echoes can, and has not failed: it may be that answers don't come
-        to this node, and all others would seem to be gone. It gets nothing new.
-        """
-        if not self._leading or self.state is not State.SCHEDULER:
-            return
-        for number in self._unseen:
-            watch = self.election.watches[number]
-            if now > watch.echo + self._settings.down_after:
-                self._lack_arp(number, True)
-            else:
-                self._hold(number, True)
-
-    def _lack_arp(self, number: int, on: bool) -> None:
-        if on != (number in self._lost):
-            (self._lost.add if on else self._lost.discard)(number)
-            self._out.append(Lack(number, "arp", on, "it answers neither ARP nor echoes"))
-
-    def _lack(self, number: int, on: bool, why: str = "") -> None:
-        if on != (number in self.failed):
-            (self.failed.add if on else self.failed.discard)(number)
-            self._out.append(Lack(number, "channel", on, why))
-            if on:
-                self._sweep.fail(number)
-
-    def _pass_on(self, number: int, alive: Alive | None) -> None:
-        """What a node says of itself counts; one of whom nothing is known counts as able."""
-        says = (True, False) if alive is None else (alive.able, alive.draining)
-        if self._passed_on.get(number) != says:
-            self._passed_on[number] = says
-            able, draining = says
-            self._out.append(Lack(number, "able", not able, "it says that it can take no flows"))
-            self._out.append(Drain(number, draining))
-
-    def _hold(self, number: int, on: bool, always: bool = False) -> None:
-        if always or on != (number in self._held):
-            (self._held.add if on else self._held.discard)(number)
-            self._out.append(Hold(number, on))
 
     def _publish(self, delta: Delta | None) -> None:
         if delta is not None:
@@ -518,7 +392,7 @@ class Member:
                 alone=reign.alone,
                 count=self.election.count,
                 signing=self.signing,
-                failed=tuple(sorted(self.failed)),
+                failed=tuple(sorted(self._census.failed)),
             ),
         )
 
