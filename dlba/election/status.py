@@ -43,18 +43,14 @@ class Ask:
 class Verdict:
     """What a sweep has found: node numbers, each in one of `failed`, `held` and `live`.
 
-    `suspected`: those of `held` that fail if the next sweep agrees.
+    `suspected`: those of `held` that fail if the next sweep agrees; meanwhile it shows whether
+    this node's own link is at fault, which ends its reign.
     """
 
     failed: frozenset[int]
     held: frozenset[int]
     live: frozenset[int]
     suspected: frozenset[int] = frozenset()
-
-    @property
-    def suspicious(self) -> bool:
-        """Whether the scheduler should check its own carrier and gateway."""
-        return bool(self.suspected)
 
 
 class Sweep:
@@ -97,13 +93,6 @@ class Sweep:
         self._asked = _NOBODY
         self.next_at = math.inf
 
-    def watch(self, nodes: Iterable[int], now: float) -> None:
-        """The others are `nodes` from now on: new ones are asked in the next sweep."""
-        self._nodes = frozenset(nodes)
-        self._failed &= self._nodes
-        if self._sweeping and self._asked != _NOBODY and self._asked not in self._nodes:
-            self._proceed(now)
-
     def again(self, now: float) -> None:
         """This node was absent: the sweep begins anew, as nobody's answer can have been missed."""
         if self.next_at != math.inf:
@@ -129,8 +118,8 @@ class Sweep:
         while self._sweeping and self._asked == _NOBODY:
             if not self._waiting:
                 self._end(now)
-            elif (number := self._waiting.popleft()) in self._nodes:
-                self._asked = number
+            else:
+                number = self._asked = self._waiting.popleft()
                 self._visited.add(number)
                 self._tries = 0
                 self._id += 1
