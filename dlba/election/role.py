@@ -93,15 +93,14 @@ class Role:
 
     def broken(self, what: str, why: str, now: float) -> None:
         """A fault of this node, by `what`, begins; `why` empty: it is over."""
-        before = bool(self._faults)
+        before, told = bool(self._faults), self._faults.pop(what, "")
         if why:
             self._faults[what] = why
-        else:
-            self._faults.pop(what, None)
+            if why != told:
+                self._out.append(Tell("error", f"fault: {why}"))
         if bool(self._faults) != before:
-            self._out.append(
-                Tell("info", "fault over") if before else Tell("error", f"fault: {why}")
-            )
+            if before:
+                self._out.append(Tell("info", "fault over"))
             self.fire(Event.MENDED if before else Event.BROKEN, now)
 
     def listen_on(self, now: float) -> None:

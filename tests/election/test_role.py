@@ -2,7 +2,7 @@
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from dlba.election.commands import Mute, ProbeVip, Quiet, StepDown, Store
+from dlba.election.commands import Mute, ProbeVip, Quiet, StepDown, Store, Tell
 from dlba.election.messages import Resign
 from dlba.election.role import Role
 from dlba.election.transitions import Action, State
@@ -61,6 +61,23 @@ class SchedulerTests(Case):
         self.assertFalse(self.election.eligible)
         self.gets("broken", "link", "")
         self.assertIs(self.election.state, State.LISTENING)
+
+    def test_each_fault_is_told_once(self):
+        self.gets("broken", "link", "no carrier")
+        self.gets("broken", "link", "no carrier")
+        self.gets("broken", "link", "gone")
+        self.gets("broken", "disk", "full")
+        self.gets("broken", "link", "")
+        self.gets("broken", "disk", "")
+        self.assertEqual(
+            [(one.level, one.text) for one in self.taken(Tell)],
+            [
+                ("error", "fault: no carrier"),
+                ("error", "fault: gone"),
+                ("error", "fault: full"),
+                ("info", "fault over"),
+            ],
+        )
 
     def test_two_faults_are_over_when_both_are(self):
         self.reign()
