@@ -303,6 +303,8 @@ class Election:
         if not (accused and self._candidacy.evidence is Evidence.UNANSWERED):
             # Of one whose ARP isn't answered, heartbeats are no news.
             self._role.fire(Event.FOLLOWED, now)
+        self._probes.beat(now)
+        self._ping(now)
         return True
 
     def beats(self, now: float) -> None:

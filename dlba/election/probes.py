@@ -98,6 +98,15 @@ class Probes:
         self._ping_at = now + self._ping_every
         return True
 
+    def beat(self, now: float) -> None:
+        """A heartbeat has come: an echo that is due soon is due now.
+
+        So both signs of life are equally old when they end, and silence isn't counted from an echo
+        that came long after the last heartbeat.
+        """
+        if now >= self._ping_at - self._ping_every / 2:
+            self._ping_at = now
+
     def pings(self, state: State, followed: int, others: Iterable[int]) -> list[Command]:
         """`followed`: number of the scheduler that this node follows, or -1; `others`: all."""
         out: list[Command] = []

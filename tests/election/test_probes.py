@@ -6,7 +6,7 @@ from dlba.election.commands import GATEWAY, Echo, ProbeVip
 from dlba.election.probes import VIP_WAIT_LIMIT, Probes
 from dlba.election.transitions import State
 from dlba.election.watch import VIP_SILENCE
-from tests.election.one_election import DOWN, START, Case
+from tests.election.one_election import DOWN, START, Case, beat
 
 
 class VipTests(SynchronousTestCase):
@@ -55,6 +55,16 @@ class PingTests(SynchronousTestCase):
         for state in (State.BACKUP, State.CANDIDATE, State.FAULT):
             self.assertEqual(self.pings(state, 3), [Echo(3)])
             self.assertEqual(self.pings(state, -1), [])
+
+    def test_a_heartbeat_brings_the_next_one_forward(self):
+        probes = Probes(0.1, DOWN, False, START)
+        self.assertTrue(probes.ping_due(START))
+        probes.beat(START + 0.04)  # too early to be the next one
+        self.assertFalse(probes.ping_due(START + 0.04))
+        probes.beat(START + 0.06)
+        self.assertTrue(probes.ping_due(START + 0.06))
+        self.assertFalse(probes.ping_due(START + 0.15))
+        self.assertTrue(probes.ping_due(START + 0.16))
 
     def test_and_the_gateway_if_it_is_tracked(self):
         self.assertEqual(self.pings(State.BACKUP, 3, True), [Echo(3), Echo(GATEWAY)])
@@ -110,3 +120,12 @@ class GatewayTests(Case):
         self.assertIs(self.election.state, State.FAULT)
         self.run_for(1.0)
         self.assertIs(self.election.state, State.FAULT)
+
+
+class BeatTests(Case):
+    def test_an_echo_is_asked_for_with_each_heartbeat(self):
+        self.follow()
+        self.run_for(0.07)
+        self.taken()
+        self.gets("heartbeat", 1, beat(5, 2))
+        self.assertIn(Echo(1), self.taken(Echo))

@@ -156,6 +156,7 @@ class History:
         world.note("-- all is mended")
         self._mended = True
         world.heal()
+        world.network.loss = 0.0
         world.full.clear()
         world.gateway = True
         for number in world.numbers:
