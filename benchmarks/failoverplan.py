@@ -14,6 +14,7 @@ from typing import Final
 
 import attrs
 
+from benchmarks.setups import HAPROXY_DEFAULTS, MAXIMUM_CONNECTIONS
 from dlba.lab.plan import BACKEND_PORT, VIP, Part
 
 __all__ = [
@@ -43,7 +44,6 @@ TARGETS: Final = {KILL: 0.150, CUT: 0.450}
 
 #: Of the first and the second node; only the order counts.
 _PRIORITIES: Final = (150, 100)
-_MAXIMUM_CONNECTIONS: Final = 4096
 
 
 @attrs.frozen
@@ -93,18 +93,9 @@ def haproxy(pem: Path, backends: Sequence[Part]) -> str:
     return f"""\
 global
   nbthread 1
-  maxconn {_MAXIMUM_CONNECTIONS}
+  maxconn {MAXIMUM_CONNECTIONS}
 
-defaults
-  mode http
-  timeout connect 1s
-  timeout http-request 10s
-  timeout http-keep-alive 60s
-  timeout client 30s
-  timeout server 30s
-  option http-server-close
-  http-reuse never
-
+{HAPROXY_DEFAULTS}
 frontend web
   bind :80
   bind :443 ssl crt {pem} alpn http/1.1

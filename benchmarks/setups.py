@@ -78,15 +78,8 @@ http {{
 """
 
 
-def haproxy(ports: Ports, backend: int, pem: Path, syslog: int | None) -> str:
-    """haproxy.cfg. `pem`: certificate and key in one file; `syslog`: UDP port, None: no log."""
-    log = f"  log 127.0.0.1:{syslog} local0\n" if syslog is not None else ""
-    use = "  log global\n  option httplog\n" if syslog is not None else ""
-    return f"""\
-global
-  nbthread 1
-  maxconn {MAXIMUM_CONNECTIONS}
-{log}
+#: How HAProxy serves in all benchmarks: a backend connection a request, as DLBA does.
+HAPROXY_DEFAULTS = """\
 defaults
   mode http
   timeout connect 1s
@@ -96,7 +89,19 @@ defaults
   timeout server 30s
   option http-server-close
   http-reuse never
-{use}
+"""
+
+
+def haproxy(ports: Ports, backend: int, pem: Path, syslog: int | None) -> str:
+    """haproxy.cfg. `pem`: certificate and key in one file; `syslog`: UDP port, None: no log."""
+    log = f"  log 127.0.0.1:{syslog} local0\n" if syslog is not None else ""
+    use = "  log global\n  option httplog\n" if syslog is not None else ""
+    return f"""\
+global
+  nbthread 1
+  maxconn {MAXIMUM_CONNECTIONS}
+{log}
+{HAPROXY_DEFAULTS}{use}
 frontend web
   bind 127.0.0.1:{ports.plain}
   bind 127.0.0.1:{ports.tls} ssl crt {pem} alpn http/1.1
