@@ -22,7 +22,7 @@ from typing import Any, Final
 import attrs
 
 from dlba.election.census import Census
-from dlba.election.commands import Command, Late, Send, Sign
+from dlba.election.commands import Command, Late, Mute, Send, Sign, Tell
 from dlba.election.machine import Election, Settings
 from dlba.election.messages import (
     Alive,
@@ -202,9 +202,17 @@ class Member:
         self.election.broken(what, why, now)
         return self._taken(now)
 
-    def absent(self, now: float) -> tuple[Command, ...]:
-        """Somebody noticed that this process did not run: look at once."""
+    def absent(self, gap: float, now: float) -> tuple[Command, ...]:
+        """The packet path noticed that this process did not run for `gap` seconds, and is mute."""
         self.election.look(now)
+        if self.state is State.SCHEDULER:
+            # This node has run meanwhile, so that nothing is said of it elsewhere.
+            text = f"absent for {gap:.2f} s: frames that waited are discarded"
+            self._out.append(Tell("warn", text))
+        if self.state in (State.SCHEDULER, State.LEAVING):
+            # That absence is over already; or only late frames are passed on, by the table as it
+            # was, which asks for no role.
+            self._out.append(Mute(False))
         return self._taken(now)
 
     def stored(self, now: float) -> tuple[Command, ...]:

@@ -155,15 +155,7 @@ class ElectionService(Service):
 
     def absent(self, gap: float) -> None:
         """The packet path noticed that this process did not run; it is mute until told."""
-        if self.running:
-            self._input(lambda member, now: member.absent(now))
-            if self.member.state is State.SCHEDULER:
-                # The member, which has run meanwhile, says nothing of it.
-                self._tell("warn", f"absent for {gap:.2f} s: frames that waited are discarded")
-            if self.member.state in (State.SCHEDULER, State.LEAVING):
-                # That absence is over already; or only late frames are passed on, by the table
-                # as it was, which asks for no role.
-                self._routing.mute(False)
+        self._input(lambda member, now: member.absent(gap, now))
 
     def arp(self, number: int, silent: bool) -> None:
         """A node doesn't answer the scheduler's ARP requests, or does again."""

@@ -257,7 +257,7 @@ class InputTests(ScriptedCase):
                 ("vip_claimed", RIVAL, 100.0),
                 ("broken", "link", "eth0: no carrier", 100.0),
                 ("broken", "link", "", 100.0),
-                ("absent", 100.0),
+                ("absent", 0.5, 100.0),
                 ("arp", 1, True, 100.0),
                 ("arp", 1, False, 100.0),
                 ("changed", 100.0),
@@ -328,7 +328,7 @@ class TimeTests(ScriptedCase):
         self.member.due = 101.0
         self.path.on["alive"] = lambda: self.made.absent(0.5)
         self.clock.advance(0.05)
-        self.assertEqual(self.member.take_inputs(), [("absent", 100.25), ("tick", 100.25)])
+        self.assertEqual(self.member.take_inputs(), [("absent", 0.5, 100.25), ("tick", 100.25)])
         self.assertEqual((self.member.able, self.member.signing), (False, ""))
 
     def test_a_scheduler_names_a_key(self):

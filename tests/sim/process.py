@@ -13,7 +13,6 @@ from dlba.election.machine import Settings
 from dlba.election.member import Member, OwnReport
 from dlba.election.messages import pack, unpack
 from dlba.election.status import Sweep
-from dlba.election.transitions import State
 from dlba.routing.hashtable import UNASSIGNED, ClientTable, second_of
 from dlba.routing.placement import NodeRow
 from dlba.routing.scheduler import Scheduler
@@ -111,12 +110,10 @@ class Process:
             message = unpack(*pack(message))
         self._carry_out(self.member.take(end.number, message, self.now))
 
-    def _absent(self) -> None:
+    def _absent(self, gap: float) -> None:
         """The packet path notices that it did not run, before it routes anything."""
         self.muted = True
-        self._carry_out(self.member.absent(self.now))
-        if self.member.state is State.SCHEDULER:
-            self.muted = False
+        self._carry_out(self.member.absent(gap, self.now))
 
     def _path_tick(self) -> None:
         if not self.alive:
@@ -129,7 +126,7 @@ class Process:
     def _wake(self) -> None:
         gap, self._path_at = self.now - self._path_at, self.now
         if gap > self.world.down_after:
-            self.input("absent")
+            self.input("absent", gap)
 
     def _frame(self, bucket: int) -> None:
         """A packet of a client."""
