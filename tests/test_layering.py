@@ -182,6 +182,7 @@ PURE = (
     "dlba.web.forward",
     "dlba.web.front",
     "dlba.web.head",
+    "dlba.web.memory",
     "dlba.web.pool",
     "dlba.web.requestbody",
     "dlba.web.response",
