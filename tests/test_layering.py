@@ -182,6 +182,8 @@ PURE = (
     "dlba.web.forward",
     "dlba.web.front",
     "dlba.web.head",
+    "dlba.web.headreader",
+    "dlba.web.headerchanges",
     "dlba.web.memory",
     "dlba.web.pool",
     "dlba.web.requestbody",
