@@ -1,9 +1,10 @@
 """Speaks HTTP/1 with one client: heads, bodies, pipelines, and when the connection ends.
 
 Reads a request to its end, up to `request_buffer`, before a backend is connected (the seed's rule);
-past that it streams. One exchange at a time: what a client sends ahead waits in the buffer, bounded
-by `READ_AHEAD`, and answers go out in order. Between this front and the exchange stand the methods
-under "From the exchange"; an HTTP/2 front offers the same, one object a stream.
+past that it streams. Where heads end is decided by `dlba.web.headreader`. One exchange at a time:
+what a client sends ahead waits in the buffer, bounded by `READ_AHEAD`, and answers go out in order.
+Between this front and the exchange stand the methods under "From the exchange"; an HTTP/2 front
+offers the same, one object a stream.
 
 Source: web.md rules 3, 4, 10 and 11; RFC 9112 9.
 """
@@ -18,7 +19,8 @@ from dlba.web.body import chunk
 from dlba.web.clientsocket import STOP_GRACE
 from dlba.web.exchange import Exchange
 from dlba.web.forward import CONTINUE, answer, interim_head, response_head
-from dlba.web.head import HEAD_END, RequestHead, parse_request
+from dlba.web.head import HEAD_END, RequestHead
+from dlba.web.headreader import HeadReader
 from dlba.web.requestbody import RequestBody
 from dlba.web.requestlog import RequestLog
 
@@ -41,19 +43,17 @@ class Http1:
 
     __slots__ = (
         "_advancing",
-        "_blank",
         "_body",
-        "_buffer",
         "_chunked",
         "_collected",
         "_eof",
         "_exchange",
         "_first",
+        "_heads",
         "_keep",
         "_log",
         "_proxy",
         "_request",
-        "_scanned",
         "_site",
         "complete",
         "socket",
@@ -62,7 +62,7 @@ class Http1:
     def __init__(self, proxy: Proxy, socket: ClientSocket) -> None:
         self._proxy = proxy
         self.socket = socket
-        self._buffer = b""
+        self._heads = HeadReader()
         self._request: RequestHead | None = None
         self._site: Site | None = None
         self._exchange: Exchange | None = None
@@ -75,9 +75,6 @@ class Http1:
         self._keep = True
         self._eof = False
         self._first = True
-        #: Bytes of the buffer in which no head ends, and whether an empty line stood before them.
-        self._scanned = 0
-        self._blank = False
         self._advancing = False
         self._log = RequestLog()
 
@@ -97,10 +94,11 @@ class Http1:
             if self._body is not None:
                 self._take_body(self._body, data)
             return
-        self._buffer = self._buffer + data if self._buffer else data
+        heads = self._heads
+        heads.buffer = heads.buffer + data if heads.buffer else data
         if self._exchange is None:
             self.advance()
-        elif len(self._buffer) >= READ_AHEAD:
+        elif len(heads.buffer) >= READ_AHEAD:
             self.socket.pause()
 
     def drained(self) -> None:
@@ -108,14 +106,14 @@ class Http1:
         if self._exchange is not None:
             self._exchange.client_drained()
         self.progress()
-        if self._exchange is None and self._buffer:
+        if self._exchange is None and self._heads.buffer:
             self.advance()
 
     def progress(self) -> None:
         """See `ClientFront`."""
         if self._exchange is not None:
             self._exchange.touch()
-        elif self.complete and not self._buffer:
+        elif self.complete and not self._heads.buffer:
             self._wait()
 
     def eof(self) -> None:
@@ -142,7 +140,7 @@ class Http1:
         elif self.complete and self.socket.backlog:
             self._proxy.counters.requests_timed_out += 1
             self.socket.reset()
-        elif not self.complete or self._buffer:
+        elif not self.complete or self._heads.buffer:
             self._proxy.counters.requests_timed_out += 1
             self._refuse(408, "the request took too long", "cR")
         else:
@@ -150,7 +148,7 @@ class Http1:
 
     def stop(self) -> None:
         """See `ClientFront`."""
-        if self._exchange is None and self.complete and not self._buffer:
+        if self._exchange is None and self.complete and not self._heads.buffer:
             if self._first and not self._eof:
                 # A new connection has been made to send a request, which may be under way.
                 self.socket.limit(STOP_GRACE)
@@ -166,7 +164,7 @@ class Http1:
             return
         self._advancing = True
         burst = LOCAL_BURST
-        while self._buffer and self._exchange is None and self.complete:
+        while self._heads.buffer and self._exchange is None and self.complete:
             if self.socket.closed or self.socket.backlog:
                 # What a client doesn't read may not grow: `drained` goes on.
                 break
@@ -181,44 +179,31 @@ class Http1:
             self.stop()
         elif self.complete:
             waiting = self._exchange is not None or self.socket.backlog
-            if waiting and len(self._buffer) >= READ_AHEAD:
+            if waiting and len(self._heads.buffer) >= READ_AHEAD:
                 self.socket.pause()
             else:
                 self.socket.resume()
 
     def _next_request(self) -> bool:
         """Take one request off the buffer; False: its head isn't complete, or it was refused."""
-        buffer = self._buffer
-        if buffer[0] < 33 and buffer.startswith(b"\r\n"):
-            # RFC 9112 2.2: one empty line before a request is ignored.
-            if self._blank:
-                self._refuse(400, "the request begins with empty lines", "PR")
-                return False
-            self._blank = True
-            self._scanned = 0
-            buffer = self._buffer = buffer[2:]
-            if not buffer:
-                return False
-        end = buffer.find(HEAD_END, max(self._scanned - 3, 0))
-        limit = self._proxy.limits.head
-        if end < 0 or end > limit:
-            return self._incomplete(buffer, limit)
-        self._scanned = 0
-        self._blank = False
+        proxy = self._proxy
+        heads = self._heads
+        try:
+            request = heads.take(proxy.limits.head, proxy.head_limits)
+        except HeadError as error:
+            self._refuse(error.status, error.reason, "PR", heads.line())
+            return False
+        if request is None:
+            self._incomplete()
+            return False
         now = time.monotonic()
         self._log.began = self._log.began or now
         self._log.head_at = now
-        try:
-            request = parse_request(buffer[:end], self._proxy.head_limits)
-        except HeadError as error:
-            self._refuse(error.status, error.reason, "PR", buffer[:end].partition(b"\r\n")[0])
-            return False
-        self._buffer = buffer[end + 4 :]
         self._request = request
         self._first = False
-        self._proxy.counters.requests += 1
+        proxy.counters.requests += 1
         self._keep = request.keep_alive
-        self._site = site = self._proxy.sites.site(request)
+        self._site = site = proxy.sites.site(request)
         length = request.length
         if length:
             self.complete = False
@@ -226,35 +211,23 @@ class Http1:
             self._refuse(404, "no site is served under this name and path", "PR")
             return self.complete
         if not length:
-            self._exchange = exchange = Exchange(self._proxy, self, request, site)
+            self._exchange = exchange = Exchange(proxy, self, request, site)
             exchange.begin(b"", True)
             return True
         return self._begin_body(request, site, length)
 
-    def _incomplete(self, buffer: bytes, limit: int) -> bool:
-        """A head that isn't there yet, or never will be."""
-        # What was looked at isn't looked at again, or a dripped head would cost its square.
-        start = self._scanned
-        if start and buffer[start - 1] == 0x0D:
-            start -= 1
-        self._scanned = len(buffer)
-        if buffer.count(b"\n", start) != buffer.count(b"\r\n", start):
-            # Without this, a head with bare LF would wait for a CRLF that never comes.
-            self._refuse(400, "a line doesn't end in CRLF", "PR")
-        elif len(buffer) > limit:
-            line, ended, _ = buffer.partition(b"\r\n")
-            if ended:
-                self._refuse(431, "the request's head is too large", "PR", line)
-            else:
-                self._refuse(414, "the request target is too long", "PR")
-        elif self._eof:
+    def _incomplete(self) -> None:
+        """A head has begun and isn't there yet."""
+        if not self._heads.buffer:
+            # An empty line before the request was all.
+            return
+        if self._eof:
             self._refuse(400, "the request's head ended too soon", "CR")
         elif not self._log.began:
             self._log.began = time.monotonic()
             # The first head's time runs since the accept or the handshake already.
             if not self._first:
                 self.socket.limit(self._proxy.timeouts.head)
-        return False
 
     # Bodies
 
@@ -269,7 +242,7 @@ class Http1:
         self.socket.limit(self._proxy.timeouts.body)
         # Requests sent ahead may have paused it.
         self.socket.resume()
-        data, self._buffer = self._buffer, b""
+        data, self._heads.buffer = self._heads.buffer, b""
         if data:
             self._take_body(self._body, data)
         elif request.expects_continue:
@@ -285,7 +258,7 @@ class Http1:
             return
         if reader.complete:
             self.complete = True
-            self._buffer = reader.rest
+            self._heads.buffer = reader.rest
         elif reader.too_slow(time.monotonic(), self._proxy.timeouts.body):
             self.body_timed_out()
             return
@@ -305,7 +278,7 @@ class Http1:
             self._collected.clear()
             self._exchange = exchange = Exchange(self._proxy, self, request, site)
             exchange.begin(whole, self.complete)
-            if self.complete and self._buffer:
+            if self.complete and self._heads.buffer:
                 self.advance()
         else:
             self.socket.limit(self._proxy.timeouts.body)
@@ -335,7 +308,7 @@ class Http1:
         request = self._request
         assert request is not None
         keep = self._keep and self.complete and not self._proxy.stopping
-        if self._eof and not self._buffer:
+        if self._eof and not self._heads.buffer:
             keep = False
         head, self._chunked, self._keep = response_head(
             response, fields, self._proxy.date_line(), request.minor, keep
@@ -374,13 +347,13 @@ class Http1:
             # A client that asked for the end sends no more; any other may be about to.
             asked = self._eof or (self._request is not None and not self._request.keep_alive)
             self._forget_request()
-            if asked and not self._buffer:
+            if asked and not self._heads.buffer:
                 socket.close()
             else:
                 socket.linger()
             return
         self._forget_request()
-        if self._buffer:
+        if self._heads.buffer:
             self.advance()
         elif self._eof:
             socket.close()
@@ -427,7 +400,7 @@ class Http1:
             and request is not None
             and self.complete
             and request.minor > 0
-            and not (self._eof and not self._buffer)
+            and not (self._eof and not self._heads.buffer)
             and not self._proxy.stopping
         )
         data = answer(
@@ -447,11 +420,11 @@ class Http1:
         if keep:
             self._forget_request()
             self._wait()
-            if self._buffer and not self._advancing:
+            if self._heads.buffer and not self._advancing:
                 self.advance()
         else:
             self._request = None
-            self._buffer = b""
+            self._heads.buffer = b""
             self.socket.linger()
 
     def _forget_request(self) -> None:

@@ -315,7 +315,7 @@ class SpuriousEvents(ProxyTest):
         socket_ = self.only_client()
         self.disturb()
         client.send(b"POST / HTTP/1.1\r\nHost: a\r\n")
-        eventually(lambda: socket_._front._buffer, "a begun head")
+        eventually(lambda: socket_._front._heads.buffer, "a begun head")
         self.disturb()
         client.send(b"Content-Length: 4\r\n\r\nab")
         eventually(

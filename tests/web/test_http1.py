@@ -293,7 +293,7 @@ class ReadAhead(Http1Test):
                 time.sleep(0.01)
         self.assertLess(sent, 64 * MIB)
         front = self.only_client()._front
-        self.assertLessEqual(len(front._buffer), 2 * 64 * 1024)
+        self.assertLessEqual(len(front._heads.buffer), 2 * 64 * 1024)
         go.set()
 
     def slow_reader(self) -> Wire:
@@ -357,7 +357,7 @@ class ReadAhead(Http1Test):
         client.send(GET + b"BAD\r\n\r\n")
         eventually(lambda: socket_.backlog, "a backlog")
         front = socket_._front
-        self.assertLess(self.press(client, b"z" * 65536, 1, lambda: len(front._buffer)), MIB)
+        self.assertLess(self.press(client, b"z" * 65536, 1, lambda: len(front._heads.buffer)), MIB)
 
 
 class Bodies(Http1Test):
@@ -717,7 +717,7 @@ class Deadlines(Http1Test):
         accepted = socket_.deadline
         time.sleep(0.2)
         client.send(b"GET / HT")
-        eventually(lambda: socket_._front._buffer, "the first bytes")
+        eventually(lambda: socket_._front._heads.buffer, "the first bytes")
         self.assertLessEqual(socket_.deadline, accepted + 0.01)
 
     @in_thread

@@ -220,7 +220,7 @@ class Stop(ProxyTest):
         client.until(b"half")
         client.send(GET)
         front = self.only_client()._front
-        eventually(lambda: front._buffer, "the next request is read ahead")
+        eventually(lambda: front._heads.buffer, "the next request is read ahead")
         done = self.stop()
         gate.release()
         self.assertEqual(client.take(4), b"half")

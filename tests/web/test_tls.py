@@ -264,7 +264,7 @@ class Hostile(TLSTest):
         client = self.client(client_context())
         client.send(GET[:-4])
         socket_ = self.only_client()
-        eventually(lambda: socket_._front._buffer, "the begun head")
+        eventually(lambda: socket_._front._heads.buffer, "the begun head")
         client.sock.shutdown(socket.SHUT_WR)
         self.assertIn(client.end(), ("reset", "ragged"))
         eventually(lambda: not self.proxy.clients, "its end")
