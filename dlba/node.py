@@ -193,7 +193,7 @@ class Node(MultiService):
                 average_response=backend.average_response,
                 hits=backend.hits,
                 open_connections=backend.open_connections,
-                failed=backend.failed,
+                failed=backend.marked,
                 draining=backend.draining,
                 cookie_groups=backend.cookie_groups,
             )

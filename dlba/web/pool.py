@@ -1,9 +1,10 @@
 """Keeps what is known of a pool's backends, and chooses among them.
 
 The web server status table of the seed's Fig. 7: address, average response time, hits, open
-connections. A failed connection is the whole health check: it marks the backend failed for
-`fail_timeout` seconds; then one request probes it, and its success clears the mark. If all are
-marked, all are tried.
+connections. A failed connection marks the backend failed for `fail_timeout` seconds; then one
+request probes it, and its success clears the mark. Where the pool has checks (`dlba.web.health`),
+they say besides whether a backend is down: then no request probes it. If all are marked, all are
+tried, those that are down last.
 
 Least connections and round robin share one mechanism: every backend has a virtual time that grows
 by 1/weight each time it is chosen (stride scheduling). Round robin takes the earliest virtual time;
@@ -33,6 +34,7 @@ class Backend:
         "average_response",
         "backup",
         "cookie_groups",
+        "down",
         "draining",
         "enabled",
         "endpoint",
@@ -62,13 +64,20 @@ class Backend:
         self.hits = 0
         self.average_response = 0.0
         self.cookie_groups = 0
+        #: By requests: a connection couldn't be made; and by checks.
         self.failed = False
+        self.down = False
         self.retry_at = 0.0
         self.turn = 0.0
 
     def usable(self, now: float) -> bool:
-        """Whether a request may go there: enabled and not failed, or due for a probe."""
-        return self.enabled and (not self.failed or now >= self.retry_at)
+        """Whether a request may go there: enabled, not down, and not failed or due for a probe."""
+        return self.enabled and not self.down and (not self.failed or now >= self.retry_at)
+
+    @property
+    def marked(self) -> bool:
+        """Whether it counts as failed, by requests or by checks."""
+        return self.failed or self.down
 
     def answered(self, seconds: float) -> None:
         """Count a response whose head came `seconds` after the connection was begun."""
@@ -144,7 +153,7 @@ class Pool:
 
     def fail(self, backend: Backend, now: float) -> None:
         """A connection to `backend` couldn't be made: it gets nothing for `fail_timeout`."""
-        self._failures += not backend.failed
+        self._failures += not backend.marked
         backend.failed = True
         backend.retry_at = now + self.config.fail_timeout
 
@@ -152,12 +161,25 @@ class Pool:
         """`backend` took a connection: it is alive."""
         if backend.failed:
             backend.failed = False
+            self._cleared(backend)
+
+    def set_down(self, backend: Backend, down: bool) -> None:
+        """Checks have found `backend` to be down, or not to be down (any more)."""
+        if down:
+            self._failures += not backend.marked
+            backend.down = True
+        elif backend.down:
+            backend.down = False
+            self._cleared(backend)
+
+    def _cleared(self, backend: Backend) -> None:
+        if not backend.marked:
             self._failures -= 1
             # It doesn't get what it missed all at once.
             backend.turn = max(backend.turn, self._turn)
 
     def _candidates(self, now: float, tried: Collection[Backend]) -> list[Backend]:
-        """Those to choose from: ordinary ones, else backups, else, if all are marked, any."""
+        """Ordinary ones, else backups; if all are marked those not down, else any."""
         if not tried and not self._failures and self._ordinary:
             return self._ordinary
         open_to_new = [
@@ -165,12 +187,12 @@ class Pool:
             for backend in self.backends
             if backend.enabled and not backend.draining and backend not in tried
         ]
-        usable = [backend for backend in open_to_new if backend.usable(now)]
-        for choice in (usable, open_to_new):
-            ordinary = [backend for backend in choice if not backend.backup]
-            if ordinary or choice:
-                return ordinary or choice
-        return []
+        choice = (
+            [backend for backend in open_to_new if backend.usable(now)]
+            or [backend for backend in open_to_new if not backend.down]
+            or open_to_new
+        )
+        return [backend for backend in choice if not backend.backup] or choice
 
     def _chosen(self, backend: Backend, now: float) -> Backend:
         if backend.failed:

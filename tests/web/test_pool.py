@@ -1,5 +1,7 @@
 """Tests of dlba.web.pool."""
 
+import itertools
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -42,7 +44,7 @@ class RowTests(SynchronousTestCase):
             (row.weight, row.backup, row.enabled, row.draining), (3, True, True, False)
         )
         self.assertEqual((row.hits, row.open_connections, row.cookie_groups), (0, 0, 0))
-        self.assertEqual((row.average_response, row.failed), (0.0, False))
+        self.assertEqual((row.average_response, row.failed, row.down), (0.0, False, False))
 
     def test_average_response(self):
         row = pool(1).backends[0]
@@ -82,12 +84,14 @@ class NamedTests(SynchronousTestCase):
 
 
 def naive_candidates(made: Pool, now: float, tried) -> list[Backend]:
-    """Ordinary ones that work, else backups that work, else ordinary ones, else any."""
+    """Ordinary ones that work, else backups that work, else those not down, else any."""
     rows = [b for b in made.backends if b.enabled and not b.draining and b not in tried]
-    works = [b for b in rows if not b.failed or now >= b.retry_at]
+    works = [b for b in rows if not b.down and (not b.failed or now >= b.retry_at)]
     for choice in (
         [b for b in works if not b.backup],
         [b for b in works if b.backup],
+        [b for b in rows if not b.down and not b.backup],
+        [b for b in rows if not b.down],
         [b for b in rows if not b.backup],
     ):
         if choice:
@@ -183,6 +187,57 @@ class CandidateTests(SynchronousTestCase):
             self.assertFalse(failed.failed)
             other.open_connections = 0
             self.assertIn(failed.name, [name(way(made, 22.1, ())) for _ in range(20)])
+
+    def test_one_that_is_down_gets_nothing_and_isn_t_probed(self):
+        for way in self.ways:
+            made = pool(1, 1, fail_timeout=10.0)
+            down = self.ways[2](made, 0.0, ())
+            other = next(row for row in made.backends if row is not down)
+            made.set_down(down, True)
+            for now in (0.0, 1000.0):
+                self.assertEqual({name(way(made, now, ())) for _ in range(20)}, {other.name})
+                self.assertIsNone(made.named(down.name, now))
+            made.set_down(down, False)
+            self.assertEqual(
+                self.drawn(way, made, 1), {"b0", "b1"} if way != self.ways[2] else {down.name}
+            )
+            self.assertEqual(name(made.named(down.name, 1)), down.name)
+
+    def test_of_marked_ones_those_down_come_last(self):
+        for way in self.ways:
+            made = pool_of(
+                backend_config("down"),
+                backend_config("failed"),
+                backend_config("spare", backup=True),
+            )
+            down, failed, spare = made.backends
+            made.set_down(down, True)
+            made.fail(failed, 0.0)
+            made.fail(spare, 0.0)
+            tried: list[Backend] = []
+            for wanted in ("failed", "spare", "down"):
+                tried.append(way(made, 1.0, tried))
+                self.assertEqual(name(tried[-1]), wanted)
+            self.assertIsNone(way(made, 1.0, tried))
+
+    def test_both_marks_are_one_failure(self):
+        made = pool(1, 1)
+        first = made.backends[0]
+
+        def chosen() -> set[str | None]:
+            return {name(made.round_robin(1000.0)) for _ in range(4)}
+
+        steps = {
+            "fail": lambda: made.fail(first, 1e9),
+            "recover": lambda: made.recover(first),
+            "down": lambda: made.set_down(first, True),
+            "up": lambda: made.set_down(first, False),
+        }
+        for order in itertools.product(steps, repeat=4):
+            for step in order:
+                steps[step]()
+                self.assertEqual(first.marked, first.failed or first.down)
+                self.assertEqual(chosen(), {"b1"} if first.marked else {"b0", "b1"}, order)
 
     def test_marks_are_counted_once(self):
         made = pool(1, 1)
@@ -311,7 +366,9 @@ class PropertyTests(SynchronousTestCase):
         pools(),
         st.lists(
             st.tuples(
-                st.sampled_from(["least", "robin", "hash", "named", "fail", "recover", "close"]),
+                st.sampled_from(
+                    ["least", "robin", "hash", "named", "fail", "recover", "down", "up", "close"]
+                ),
                 st.integers(0, 4),
                 st.floats(0, 2),
                 st.sets(st.integers(0, 4), max_size=2),
@@ -327,7 +384,7 @@ class PropertyTests(SynchronousTestCase):
             row = made.backends[number % len(made.backends)]
             tried = [b for n, b in enumerate(made.backends) if n in marked]
             candidates = naive_candidates(made, now, tried)
-            due = [b for b in made.backends if b.failed and now >= b.retry_at]
+            due = [b for b in made.backends if not b.down and b.failed and now >= b.retry_at]
             turns = {b.name: b.turn for b in made.backends}
             chosen = None
             if event == "least":
@@ -346,18 +403,22 @@ class PropertyTests(SynchronousTestCase):
                 ranked = [made.backends[n] for n in ring.ranking(key)]
                 self.assertIs(chosen, next((b for b in ranked if b in candidates), None))
             elif event == "named":
-                usable = row.enabled and (not row.failed or row in due)
+                usable = row.enabled and (not row.marked or row in due)
                 chosen = made.named(row.name, now)
                 self.assertIs(chosen, row if usable else None)
             elif event == "fail":
                 made.fail(row, now)
                 self.assertEqual((row.failed, row.usable(now + 2.9)), (True, False))
-                self.assertEqual(row.usable(now + 3.1), row.enabled)
+                self.assertEqual(row.usable(now + 3.1), row.enabled and not row.down)
             elif event == "recover":
                 made.recover(row)
-                self.assertEqual((row.failed, row.usable(now)), (False, row.enabled))
+                usable = row.enabled and not row.down
+                self.assertEqual((row.failed, row.usable(now)), (False, usable))
+            elif event in ("down", "up"):
+                made.set_down(row, event == "down")
+                self.assertEqual(row.down, event == "down")
             else:
                 row.open_connections = max(row.open_connections - 1, 0)
             if chosen is not None:
                 chosen.open_connections += 1
-                self.assertEqual(chosen.usable(now), not chosen.failed)
+                self.assertEqual(chosen.usable(now), not chosen.marked)
