@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Final
 
 from dlba.errors import BackendError
 from dlba.web.backendside import OWN_ERRORS, BackendSide
-from dlba.web.body import ChunkedReader, chunk
+from dlba.web.body import chunk
 from dlba.web.choice import choose
 from dlba.web.cookie import cookie_values, cut_cookie, inject
 from dlba.web.forward import request_head
-from dlba.web.head import CHUNKED, HEAD_END
-from dlba.web.response import UNTIL_CLOSE, ResponseHead, parse_response
+from dlba.web.head import CHUNKED
+from dlba.web.response import UNTIL_CLOSE
+from dlba.web.responsereader import ResponseReader
 
 if TYPE_CHECKING:
     from dlba.web.choice import Site
@@ -29,12 +30,10 @@ if TYPE_CHECKING:
     from dlba.web.http1 import Http1
     from dlba.web.pool import Backend
     from dlba.web.proxy import Proxy
+    from dlba.web.response import ResponseHead
 
 __all__ = ["Exchange"]
 
-#: Bytes of a backend's response head, and how many 1xx responses may come before the final one.
-HEAD_LIMIT: Final = 64 * 1024
-INTERIM_LIMIT: Final = 16
 #: Bytes of the request that wait for a backend before the client is paused.
 UPLOAD_LIMIT: Final = 64 * 1024
 #: Methods that may be sent twice (RFC 9110 9.2.2).
@@ -52,14 +51,10 @@ class Exchange:
         "_answered_at",
         "_begun",
         "_begun_at",
-        "_buffer",
         "_connect_until",
         "_connected_at",
         "_data",
         "_front",
-        "_interim_bytes",
-        "_interims",
-        "_left",
         "_proxy",
         "_reader",
         "_request",
@@ -91,11 +86,7 @@ class Exchange:
         self._tried: list[Backend] = []
         self._upload_chunked = False
         self._response: ResponseHead | None = None
-        self._buffer = b""
-        self._left = 0
-        self._reader: ChunkedReader | None = None
-        self._interims = 0
-        self._interim_bytes = 0
+        self._reader = ResponseReader(request.method == b"HEAD")
         #: When the exchange was begun, the last connect, connected, and answered; -1: not yet.
         self._begun_at = self._begun = 0.0
         self._connected_at = self._answered_at = -1.0
@@ -318,7 +309,7 @@ class Exchange:
             counters.responses_broken += 1
             self._front.broken("SD")
             return
-        if self._data and not self._buffer and not self._interim_bytes and side is not None:
+        if self._data and not self._reader.heard and side is not None:
             now = time.monotonic()
             other = self._other(side.backend, now)
             if other is not None:
@@ -331,27 +322,22 @@ class Exchange:
     # The response
 
     def _take_head(self, data: bytes) -> None:
-        buffer = self._buffer + data if self._buffer else data
+        reader = self._reader
         try:
-            while True:
-                end = buffer.find(HEAD_END)
-                if end < 0 or end > HEAD_LIMIT:
-                    if len(buffer) > HEAD_LIMIT:
-                        raise BackendError("head", "the response's head is too large")
-                    self._buffer = buffer
-                    self.touch()
-                    return
-                response = parse_response(buffer[:end], self._request.method == b"HEAD")
-                buffer = buffer[end + 4 :]
-                if response.status >= 200:
-                    break
-                self._pass_interim(response, end + len(HEAD_END))
-            self._response = response
-            body, ended = self._decode(response, buffer)
-        except (BackendError, ValueError):
+            response = reader.head(data)
+            while response is not None and response.status < 200:
+                if response.status == 101:
+                    raise BackendError("head", "a switch of protocols that nobody asked for")
+                self._front.interim(response)
+                response = reader.head(b"")
+            if response is None:
+                self.touch()
+                return
+            body, ended, _ = reader.body(response, reader.rest())
+        except BackendError:
             self._bad_response()
             return
-        self._buffer = b""
+        self._response = response
         self._data = b""
         self._answered_at = time.monotonic()
         fields = response.fields
@@ -369,39 +355,10 @@ class Exchange:
         self._front.respond(response, fields, body, ended)
         self._go_on(ended)
 
-    def _pass_interim(self, response: ResponseHead, size: int) -> None:
-        # 100s are dropped, so only their bytes count.
-        self._interims += response.status != 100
-        self._interim_bytes += size
-        if (
-            response.status == 101
-            or self._interims > INTERIM_LIMIT
-            or self._interim_bytes > HEAD_LIMIT
-        ):
-            raise BackendError("head", "an interim response that nobody asked for")
-        if response.status != 100:
-            self._front.interim(response)
-
-    def _decode(self, response: ResponseHead, data: bytes) -> tuple[bytes, bool]:
-        """The body in `data`, and whether it is complete. Raises ValueError on a bad chunk."""
-        length = response.length
-        if length >= 0:
-            if self._reader is None and self._left == 0:
-                self._left = length
-            body = data if len(data) <= self._left else data[: self._left]
-            self._left -= len(body)
-            return body, not self._left
-        if length == UNTIL_CLOSE:
-            return data, False
-        if self._reader is None:
-            self._reader = ChunkedReader()
-        body = b"".join(self._reader.feed(data))
-        return body, self._reader.done
-
     def _relay(self, response: ResponseHead, data: bytes) -> None:
         try:
-            body, ended = self._decode(response, data)
-        except ValueError:
+            body, ended, _ = self._reader.body(response, data)
+        except BackendError:
             self._bad_response()
             return
         self._front.respond_body(body, ended)
