@@ -185,6 +185,7 @@ PURE = (
     "dlba.web.cookie",
     "dlba.web.deadlines",
     "dlba.web.forward",
+    "dlba.web.forwarding",
     "dlba.web.front",
     "dlba.web.head",
     "dlba.web.headreader",
