@@ -49,6 +49,10 @@ _COOKIE: Final = re.compile(rb"\r\ncookie:", re.IGNORECASE).search
 _HOST: Final = re.compile(rb"([0-9A-Za-z._~\-]+|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{0,5})?").fullmatch
 _ABSOLUTE: Final = re.compile(rb"https?://([^/?]*)(.*)", re.IGNORECASE).fullmatch
 _DIGITS: Final = re.compile(rb"[0-9]{1,18}").fullmatch
+#: First letters of the forwarding fields: no other field that is cut begins with them.
+_FORWARDING: Final = b"xf"
+#: Of a request that brings none.
+_NONE: Final[list[tuple[bytes, bytes]]] = []
 #: Connection options that name no field to cut, or one that is cut anyway.
 _PLAIN_OPTIONS: Final = frozenset({b"close", b"keep-alive", b"upgrade", b"te", b"host", b""})
 
@@ -71,13 +75,16 @@ class RequestHead:
     (the Host value that goes on); `fields` (the field lines that go on, each with the CRLF before
     it, without framing, hop-by-hop and forwarding fields); `length` (bytes of the body, `CHUNKED`,
     or None when no body was announced); `minor` (0 or 1); `keep_alive` (the client asks for it);
-    `expects_continue`; `cookies` (a Cookie line stands in `fields`).
+    `expects_continue`; `cookies` (a Cookie line stands in `fields`); `upgrade` (the Upgrade value
+    where Connection names it, of HTTP/1.1 without a body; else b""); `forwarding` (the forwarding
+    fields that were cut out, lower-case name and value, in order).
     """
 
     __slots__ = (
         "cookies",
         "expects_continue",
         "fields",
+        "forwarding",
         "host",
         "host_field",
         "keep_alive",
@@ -86,6 +93,7 @@ class RequestHead:
         "method",
         "minor",
         "target",
+        "upgrade",
     )
 
     def __init__(self, line: bytes, method: bytes, target: bytes, minor: int) -> None:
@@ -100,6 +108,8 @@ class RequestHead:
         self.keep_alive = minor > 0
         self.expects_continue = False
         self.cookies = False
+        self.upgrade = b""
+        self.forwarding = _NONE
 
 
 def parse_request(head: bytes, limits: HeadLimits) -> RequestHead:
@@ -149,6 +159,8 @@ def _take_cut(request: RequestHead, block: bytes, names: list[bytes], values: li
     named: bytes | None = None
     coding: bytes | None = None
     expectation: bytes | None = None
+    upgrade: bytes | None = None
+    forwarding: list[tuple[bytes, bytes]] = []
     for name, value in zip(names, values, strict=True):
         name = name.lower()
         if name == b"connection":
@@ -162,6 +174,12 @@ def _take_cut(request: RequestHead, block: bytes, names: list[bytes], values: li
             coding = value if coding is None else coding + b"," + value
         elif name == b"expect":
             expectation = value if expectation is None else expectation + b"," + value
+        elif name == b"upgrade":
+            upgrade = value if upgrade is None else upgrade + b"," + value
+        elif name[0] in _FORWARDING:
+            forwarding.append((name, value.strip(b" \t")))
+    if forwarding:
+        request.forwarding = forwarding
     if coding is not None:
         _take_coding(request, coding)
     if expectation is not None and request.minor:
@@ -172,6 +190,8 @@ def _take_cut(request: RequestHead, block: bytes, names: list[bytes], values: li
         return block
     options, fields = connection_options(named)
     request.keep_alive = b"close" not in options and (request.minor > 0 or b"keep-alive" in options)
+    if upgrade is not None and b"upgrade" in options and request.minor and not request.length:
+        request.upgrade = upgrade
     return cut_named(block, fields) if fields else block
 
 

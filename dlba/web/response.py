@@ -42,10 +42,21 @@ class ResponseHead:
     `status` (100 to 599); `reason` (may be b""); `fields` (the field lines that go on, each with
     the CRLF before it, without framing and hop-by-hop fields); `length` (bytes of the body that
     follows, `CHUNKED` or `UNTIL_CLOSE`); `announced` (the Content-Length to show the client, also
-    where no body follows: HEAD, 304; None for none); `dated` (a Date stands in `fields`).
+    where no body follows: HEAD, 304; None for none); `dated` (a Date stands in `fields`);
+    `keep_alive` (the backend lets the connection stay); `upgrade` (the Upgrade value where
+    Connection names it, else b"").
     """
 
-    __slots__ = ("announced", "dated", "fields", "length", "reason", "status")
+    __slots__ = (
+        "announced",
+        "dated",
+        "fields",
+        "keep_alive",
+        "length",
+        "reason",
+        "status",
+        "upgrade",
+    )
 
     def __init__(self, status: int, reason: bytes) -> None:
         self.status = status
@@ -54,6 +65,8 @@ class ResponseHead:
         self.length = UNTIL_CLOSE
         self.announced: int | None = None
         self.dated = False
+        self.keep_alive = True
+        self.upgrade = b""
 
 
 def parse_response(head: bytes, to_head: bool) -> ResponseHead:
@@ -67,9 +80,12 @@ def parse_response(head: bytes, to_head: bool) -> ResponseHead:
     minor, digits, reason, block = match.groups()
     status = int(digits)
     response = ResponseHead(status, reason or b"")
+    # HTTP/1.0 could keep it too; those who still speak it mean to close.
+    response.keep_alive = minor != b"0"
     length: int | None = None
     coding: bytes | None = None
     named: bytes | None = None
+    upgrade: bytes | None = None
     parts = _CUT(block)
     if len(parts) > 1:
         block = b"".join(parts[::3])
@@ -84,9 +100,16 @@ def parse_response(head: bytes, to_head: bool) -> ResponseHead:
                 named = value if named is None else named + b"," + value
             elif name == b"transfer-encoding":
                 coding = value if coding is None else coding + b"," + value
+            elif name == b"upgrade":
+                upgrade = value if upgrade is None else upgrade + b"," + value
         if named is not None:
+            options, fields = connection_options(named)
+            if b"close" in options:
+                response.keep_alive = False
+            if upgrade is not None and b"upgrade" in options:
+                response.upgrade = upgrade
             # Date belongs to the message, not to the connection (RFC 9110 6.6.1).
-            fields = connection_options(named)[1] - _DATE_NAME
+            fields = fields - _DATE_NAME
             if fields:
                 block = cut_named(block, fields)
     response.dated = b"\r\nDate:" in block or _DATE(block) is not None

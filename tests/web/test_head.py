@@ -458,6 +458,57 @@ class ConnectionTests(HeadCase):
             self.assertEqual((request.expects_continue, request.fields), (False, b"\r\nHost: x"))
 
 
+class UpgradeTests(HeadCase):
+    def test_named_by_connection(self):
+        for lines, upgrade in (
+            (("Connection: upgrade", "Upgrade: websocket"), b" websocket"),
+            (("upgrade: a/1", "connection: x, UPGRADE", "Upgrade: b"), b" a/1, b"),
+            (("Upgrade: websocket",), b""),
+            (("Connection: upgrade",), b""),
+            (("Connection: close", "Upgrade: websocket"), b""),
+            (("Connection: upgrade", "Upgrade: websocket", "Content-Length: 0"), b" websocket"),
+            (("Connection: upgrade", "Upgrade: websocket", "Content-Length: 1"), b""),
+            (("Connection: upgrade", "Upgrade: websocket", "Transfer-Encoding: chunked"), b""),
+        ):
+            request = parse_request(head(*lines), LIMITS)
+            self.assertEqual(request.upgrade, upgrade, lines)
+            self.assertEqual(request.fields, b"\r\nHost: x")
+
+    def test_not_by_http_1_0(self):
+        lines = ("Connection: upgrade", "Upgrade: websocket")
+        self.assertEqual(parse_request(head(*lines, line="GET / HTTP/1.0"), LIMITS).upgrade, b"")
+
+
+class ForwardingTests(HeadCase):
+    def test_cut_out_and_kept_in_order(self):
+        request = parse_request(
+            head(
+                "X-Forwarded-For: 192.0.2.1",
+                "forwarded: for=192.0.2.2 ",
+                "X_FORWARDED_PROTO:https",
+                "Upgrade: x",
+                "TE: trailers",
+                "x-forwarded-for: 192.0.2.3",
+                "X-Real-IP:\t192.0.2.4",
+            ),
+            LIMITS,
+        )
+        self.assertEqual(
+            list(request.forwarding),
+            [
+                (b"x-forwarded-for", b"192.0.2.1"),
+                (b"forwarded", b"for=192.0.2.2"),
+                (b"x_forwarded_proto", b"https"),
+                (b"x-forwarded-for", b"192.0.2.3"),
+                (b"x-real-ip", b"192.0.2.4"),
+            ],
+        )
+        self.assertEqual(request.fields, b"\r\nHost: x")
+
+    def test_none(self):
+        self.assertEqual(list(parse_request(head(), LIMITS).forwarding), [])
+
+
 class LimitTests(HeadCase):
     def test_target(self):
         limits = HeadLimits(target=100, fields=10)

@@ -146,6 +146,30 @@ class FieldTests(ResponseCase):
         self.assertIs(response.dated, b"\r\nDate:" in response.fields)
 
 
+class ConnectionTests(ResponseCase):
+    def test_whether_it_may_stay(self):
+        for line, lines, stays in (
+            ("HTTP/1.1 200 OK", (), True),
+            ("HTTP/1.1 200 OK", ("Connection: keep-alive",), True),
+            ("HTTP/1.1 200 OK", ("Connection: x", "connection: Close"), False),
+            ("HTTP/1.0 200 OK", (), False),
+            ("HTTP/1.0 200 OK", ("Connection: keep-alive",), False),
+        ):
+            response = parse_response(head(*lines, line=line), False)
+            self.assertEqual(response.keep_alive, stays, (line, lines))
+
+    def test_upgrade(self):
+        for lines, upgrade in (
+            (("Connection: Upgrade", "Upgrade: websocket"), b" websocket"),
+            (("Upgrade: a", "Connection: upgrade, b", "Upgrade: b"), b" a, b"),
+            (("Upgrade: websocket",), b""),
+            (("Connection: upgrade",), b""),
+        ):
+            response = parse_response(head(*lines, line="HTTP/1.1 101 Switch"), False)
+            self.assertEqual(response.upgrade, upgrade, lines)
+            self.assertEqual(response.fields, b"")
+
+
 class FramingTests(ResponseCase):
     def test_table(self):
         length, chunked = "Content-Length: 7", "Transfer-Encoding: Chunked"
