@@ -35,6 +35,7 @@ class Backend:
         "backup",
         "cookie_groups",
         "down",
+        "drained",
         "draining",
         "enabled",
         "endpoint",
@@ -54,12 +55,10 @@ class Backend:
         self.pool = pool
         self.endpoint = config.address
         self.address = (config.address.host, config.address.port)
-        self.weight = config.weight
-        self.backup = config.backup
-        self.enabled = config.enabled
-        #: Gets nothing new but what a token brings: asked for, or by weight 0.
-        self.draining = config.weight == 0
         self.token = token
+        #: Draining was asked for.
+        self.drained = False
+        self.configure(config)
         self.open_connections = 0
         self.hits = 0
         self.average_response = 0.0
@@ -69,6 +68,19 @@ class Backend:
         self.down = False
         self.retry_at = 0.0
         self.turn = 0.0
+
+    def configure(self, config: BackendConfig) -> None:
+        """Take over what may change in a row: `config` has the same name and address."""
+        self.weight = config.weight
+        self.backup = config.backup
+        self.enabled = config.enabled
+        #: Gets nothing new but what a token brings: asked for, or by weight 0.
+        self.draining = self.drained or config.weight == 0
+
+    @property
+    def ordinary(self) -> bool:
+        """Whether it gets its share of what is new."""
+        return self.enabled and not self.draining and not self.backup
 
     def usable(self, now: float) -> bool:
         """Whether a request may go there: enabled, not down, and not failed or due for a probe."""
@@ -95,27 +107,77 @@ class Pool:
         self, config: PoolConfig, token: Callable[[str, str], bytes] = lambda pool, name: b""
     ) -> None:
         self.name = config.name
-        self.config = config
-        self.backends = [
-            Backend(backend, config.name, token(config.name, backend.name))
-            for backend in config.backends
-        ]
-        self._by_name = {backend.name: backend for backend in self.backends}
+        self.backends: list[Backend] = []
+        self._token = token
+        self._by_name: dict[str, Backend] = {}
+        #: Backends that are gone and still have requests under way.
+        self._leaving: list[Backend] = []
+        self._drained: frozenset[str] = frozenset()
         self._turn = 0.0
+        #: How many of the backends are marked.
         self._failures = 0
-        #: Those to choose from while none has failed; fixed, as nothing changes a row's kind yet.
-        self._ordinary = [
-            backend
-            for backend in self.backends
-            if backend.enabled and not backend.draining and not backend.backup
-        ]
-        self._ring = Ring(
-            [(backend.name, backend.weight or 1) for backend in self.backends],
-            config.hash_key.encode(),
-        )
+        self._ring = Ring([])
+        self._ring_of: tuple[list[tuple[str, int]], bytes] = ([], b"")
+        self.configure(config)
+
+    def configure(self, config: PoolConfig) -> None:
+        """Take over `config`, of the pool of this name; requests that are under way go on.
+
+        The row of a backend that keeps its name and address goes on. One that is gone gets nothing
+        new; what it has ends with it.
+        """
+        known = {(row.name, row.endpoint): row for row in (*self._leaving, *self.backends)}
+        before = [row for row in self.backends if row.ordinary]
+        self.config = config
+        self.backends = []
+        for backend in config.backends:
+            row = known.pop((backend.name, backend.address), None)
+            if row is None:
+                row = Backend(backend, self.name)
+            row.token = self._token(self.name, backend.name)
+            row.drained = backend.name in self._drained
+            row.configure(backend)
+            self.backends.append(row)
+        self._by_name = {backend.name: backend for backend in self.backends}
+        self._leaving = [row for row in known.values() if row.open_connections]
+        weights = [(backend.name, backend.weight or 1) for backend in self.backends]
+        key = config.hash_key.encode()
+        # A new ring knows no ranking yet.
+        if self._ring_of != (weights, key):
+            self._ring_of = weights, key
+            self._ring = Ring(weights, key)
+        self._arrange(before)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request is under way with a backend of it, also one that is gone."""
+        return any(row.open_connections for row in (*self.backends, *self._leaving))
+
+    def set_drained(self, names: Collection[str]) -> None:
+        """The backends that were asked to drain are these, now and after each `configure`."""
+        before = self._ordinary
+        self._drained = frozenset(names)
+        for backend in self.backends:
+            backend.drained = backend.name in self._drained
+            backend.draining = backend.drained or backend.weight == 0
+        self._arrange(before)
+
+    def _arrange(self, before: Collection[Backend]) -> None:
+        """The rows have changed. `before`: those that were ordinary until now."""
+        #: Those to choose from while none is marked.
+        self._ordinary = [backend for backend in self.backends if backend.ordinary]
+        for backend in self._ordinary:
+            if backend not in before:
+                # It doesn't get at once what the others had meanwhile.
+                backend.turn = max(backend.turn, self._turn)
+        self._count()
+
+    def _count(self) -> None:
+        self._failures = sum(backend.marked for backend in self.backends)
 
     def sign(self, token: Callable[[str, str], bytes]) -> None:
         """From now on the backends' tokens are those that `token` gives."""
+        self._token = token
         for backend in self.backends:
             backend.token = token(self.name, backend.name)
 
@@ -153,9 +215,9 @@ class Pool:
 
     def fail(self, backend: Backend, now: float) -> None:
         """A connection to `backend` couldn't be made: it gets nothing for `fail_timeout`."""
-        self._failures += not backend.marked
         backend.failed = True
         backend.retry_at = now + self.config.fail_timeout
+        self._count()
 
     def recover(self, backend: Backend) -> None:
         """`backend` took a connection: it is alive."""
@@ -166,15 +228,15 @@ class Pool:
     def set_down(self, backend: Backend, down: bool) -> None:
         """Checks have found `backend` to be down, or not to be down (any more)."""
         if down:
-            self._failures += not backend.marked
             backend.down = True
+            self._count()
         elif backend.down:
             backend.down = False
             self._cleared(backend)
 
     def _cleared(self, backend: Backend) -> None:
+        self._count()
         if not backend.marked:
-            self._failures -= 1
             # It doesn't get what it missed all at once.
             backend.turn = max(backend.turn, self._turn)
 

@@ -5,7 +5,8 @@ name under a secret key, in base64url (22 characters). Nobody can forge one, it 
 and every node with the same keys makes the same one, so no table of sessions exists anywhere. As
 pools and keys are few, all valid tokens are computed once; checking one is a dictionary look-up.
 
-The first key signs, all of them verify (`dlba.config.keys`); they may change at any time.
+The first key signs, all of them verify (`dlba.config.keys`); keys and backends may change at any
+time.
 Source: web.md rule 9; the seed's "Cookie Injection".
 """
 
@@ -28,17 +29,27 @@ class Tokens:
     """
 
     def __init__(self, keys: tuple[SecretKey, ...], backends: Iterable[tuple[str, str]]) -> None:
+        self._keys = keys
         self._backends = tuple(backends)
         self._named: dict[bytes, tuple[str, str]] = {}
         self._newest: dict[tuple[str, str], bytes] = {}
-        self.renew(keys)
+        self._make()
 
     def renew(self, keys: tuple[SecretKey, ...]) -> None:
         """From now on `keys[0]` signs and all of `keys` verify."""
+        self._keys = keys
+        self._make()
+
+    def configure(self, backends: Iterable[tuple[str, str]]) -> None:
+        """From now on there are tokens of these backends, and no others count."""
+        self._backends = tuple(backends)
+        self._make()
+
+    def _make(self) -> None:
         named: dict[bytes, tuple[str, str]] = {}
         newest: dict[tuple[str, str], bytes] = {}
         for backend in self._backends:
-            for key in reversed(keys):
+            for key in reversed(self._keys):
                 token = _token(key, *backend)
                 named[token] = backend
                 newest[backend] = token

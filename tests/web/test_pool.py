@@ -251,6 +251,159 @@ class CandidateTests(SynchronousTestCase):
         self.assertEqual({name(made.round_robin(3.0)) for _ in range(4)}, {"b1"})
 
 
+class ConfigureTests(SynchronousTestCase):
+    """Another configuration in place, while requests are under way."""
+
+    def configured(self, made: Pool, *backends: BackendConfig, **settings) -> dict[str, Backend]:
+        made.configure(PoolConfig(name="app", backends=backends, **settings))
+        return {row.name: row for row in made.backends}
+
+    def test_rows_of_the_same_name_and_address_go_on(self):
+        made = pool(1, 1, 1)
+        b0, b1, b2 = made.backends
+        b0.open_connections, b0.hits, b0.cookie_groups = 3, 7, 2
+        b0.answered(0.5)
+        made.fail(b0, 10.0)
+        rows = self.configured(
+            made,
+            backend_config("new", 9),
+            backend_config("b0", 0, weight=5),
+            backend_config("b1", 77),
+            connect_total=9.0,
+        )
+        self.assertEqual(list(rows), ["new", "b0", "b1"])
+        self.assertIs(rows["b0"], b0)
+        self.assertEqual((b0.hits, b0.open_connections, b0.failed, b0.weight), (8, 3, True, 5))
+        self.assertIsNot(rows["b1"], b1, "another address is another backend")
+        self.assertEqual((rows["b1"].address[1], b1.address[1]), (8077, 8001))
+        self.assertIsNone(made.named("b2", 0))
+        self.assertEqual(made.config.connect_total, 9.0)
+        # Those that are gone still fail and recover, which is of no account.
+        made.fail(b2, 10.0)
+        made.recover(b1)
+        made.recover(b0)
+        self.assertEqual({name(made.round_robin(11.0)) for _ in range(20)}, {"new", "b0", "b1"})
+
+    def test_one_that_comes_back_before_its_requests_are_done(self):
+        made = pool(1, 1)
+        _, b1 = made.backends
+        b1.open_connections = 1
+        b0 = backend_config("b0", 0)
+        self.configured(made, b0)
+        self.assertTrue(made.busy)
+        self.configured(made, b0, backend_config("other", 7))
+        self.assertIs(self.configured(made, b0, backend_config("b1", 1))["b1"], b1)
+        b1.open_connections = 0
+        self.configured(made, b0)
+        self.assertFalse(made.busy)
+        self.configured(made, b0, backend_config("b1", 1))
+        self.assertIsNot(made.backends[1], b1, "nothing was under way")
+
+    def test_a_new_one_doesn_t_get_what_it_missed(self):
+        for way in (Pool.least, Pool.round_robin):
+            made = pool(1, 1)
+            for _ in range(100):
+                way(made, 0)
+            self.configured(
+                made, *(backend_config(f"b{n}", n) for n in range(2)), backend_config("new", 9)
+            )
+            chosen = [name(way(made, 0)) for _ in range(30)]
+            self.assertEqual(sorted(map(chosen.count, set(chosen))), [10, 10, 10])
+
+    def test_kinds_change(self):
+        for way in CandidateTests.ways:
+            made = pool(1, 1)
+            off = backend_config("b0", 0, enabled=False)
+            b1 = backend_config("b1", 1)
+            self.configured(made, off, b1)
+            self.assertEqual(name(way(made, 0, ())), "b1")
+            self.assertIsNone(made.named("b0", 0))
+            self.configured(made, backend_config("b0", 0, weight=0), b1)
+            self.assertEqual(name(way(made, 0, ())), "b1")
+            self.assertEqual(name(made.named("b0", 0)), "b0")
+            self.configured(made, backend_config("b0", 0), backend_config("b1", 1, backup=True))
+            self.assertEqual(name(way(made, 0, ())), "b0")
+
+    def test_the_hash_moves_only_what_it_must(self):
+        made = pool(1, 1, 1)
+        keys = [b"k%d" % n for n in range(300)]
+        before = {key: name(made.hashed(key, 0)) for key in keys}
+        ring = made._ring
+        self.configured(made, *(backend_config(f"b{n}", n) for n in range(3)), fail_timeout=1.0)
+        self.assertIs(made._ring, ring, "its rankings are kept")
+        self.configured(made, *(backend_config(f"b{n}", n + 10) for n in (2, 0)))
+        after = {key: name(made.hashed(key, 0)) for key in keys}
+        for key in keys:
+            self.assertTrue(after[key] == before[key] or before[key] == "b1")
+        self.configured(made, *(backend_config(f"b{n}", n) for n in range(3)), hash_key="other")
+        self.assertNotEqual(before, {key: name(made.hashed(key, 0)) for key in keys})
+
+    def test_tokens(self):
+        made = Pool(
+            PoolConfig(name="app", backends=(backend_config("a", 1),)),
+            lambda pool, name: f"1/{pool}/{name}".encode(),
+        )
+        made.sign(lambda pool, name: f"2/{pool}/{name}".encode())
+        rows = self.configured(made, backend_config("a", 1), backend_config("b", 2))
+        self.assertEqual([row.token for row in rows.values()], [b"2/app/a", b"2/app/b"])
+
+
+class DrainedTests(SynchronousTestCase):
+    def test_nothing_new_but_what_is_named(self):
+        for way in CandidateTests.ways:
+            made = pool(1, 1)
+            made.set_drained(["b0", "nobody"])
+            self.assertEqual({name(way(made, 0, ())) for _ in range(6)}, {"b1"})
+            self.assertEqual(name(made.named("b0", 0)), "b0")
+            self.assertEqual([row.draining for row in made.backends], [True, False])
+            # Not even where it is the last one: as in HAProxy, backups are next, then nobody.
+            self.assertIsNone(way(made, 0, [made.backends[1]]))
+            made.set_drained([])
+            made.fail(made.backends[1], 0)
+            self.assertEqual(name(way(made, 0, ())), "b0")
+            self.assertEqual([row.draining for row in made.backends], [False, False])
+
+    def test_all_of_them(self):
+        for way in CandidateTests.ways:
+            made = pool_of(backend_config("a", 1), backend_config("spare", 2, backup=True))
+            made.set_drained(["a"])
+            self.assertEqual(name(way(made, 0, ())), "spare")
+            made.set_drained(["a", "spare"])
+            self.assertIsNone(way(made, 0, ()))
+
+    def test_kept_over_configurations(self):
+        made = pool(1, 1)
+        made.set_drained(["b0", "later"])
+        made.configure(
+            PoolConfig(
+                name="app",
+                backends=(
+                    backend_config("b0", 0, weight=7),
+                    backend_config("later", 5),
+                    backend_config("b1", 1),
+                ),
+            )
+        )
+        self.assertEqual([row.draining for row in made.backends], [True, True, False])
+        made.set_drained(["later"])
+        self.assertEqual([row.draining for row in made.backends], [False, True, False])
+
+    def test_weight_0_goes_on_draining(self):
+        made = pool(0, 1)
+        made.set_drained(["b0"])
+        made.set_drained([])
+        self.assertEqual([row.draining for row in made.backends], [True, False])
+
+    def test_one_that_is_back_doesn_t_get_what_it_missed(self):
+        made = pool(1, 1)
+        made.set_drained(["b0"])
+        for _ in range(100):
+            made.round_robin(0)
+        made.set_drained([])
+        chosen = [name(made.round_robin(0)) for _ in range(10)]
+        self.assertLessEqual(chosen.count("b0"), 6, chosen)
+
+
 class LeastTests(SynchronousTestCase):
     def test_fewest_open_connections(self):
         made = pool(1, 1, 1)

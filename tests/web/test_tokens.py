@@ -51,6 +51,20 @@ class TokenTests(SynchronousTestCase):
         named = ("app", "app1")
         self.assertEqual(found, [named, None, named, named, None, named])
 
+    def test_backends_that_change(self):
+        tokens = Tokens((NEW, OLD), BACKENDS)
+        kept, gone = tokens.token("app", "app1"), tokens.token("other", "app1")
+        tokens.configure([("app", "app1"), ("app", "new")])
+        self.assertEqual(tokens.token("app", "app1"), kept)
+        self.assertEqual(tokens.backend(kept), ("app", "app1"))
+        self.assertEqual(tokens.backend(tokens.token("app", "new")), ("app", "new"))
+        self.assertIsNone(tokens.backend(gone))
+        tokens.renew((OLD,))
+        self.assertEqual(
+            tokens.token("app", "new"), Tokens((OLD,), [("app", "new")]).token("app", "new")
+        )
+        self.assertIsNone(tokens.backend(gone))
+
     def test_keys_that_change(self):
         """As if it had been made with the new ones."""
         tokens = Tokens((OLD,), iter(BACKENDS))
