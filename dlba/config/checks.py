@@ -16,6 +16,7 @@ from dlba.config.nodes import Node, locate
 from dlba.config.problems import Problem, printable, quoted
 from dlba.config.shapes import known, suggestion
 from dlba.config.values import ArrayConfig, NodeConfig, PersistenceConfig, SiteConfig, WebConfig
+from dlba.config.webchecks import covers, web_problems
 
 IsLocal = Callable[[str], bool]
 
@@ -38,6 +39,7 @@ def check(config: NodeConfig, root: Node, array: Node, is_local: IsLocal) -> Ite
     yield from _backends_are_others(config.array, web, array, is_local)
     yield from _cookie_names(web, array)
     yield from _cookie_attributes(web, array)
+    yield from web_problems(web, array)
 
 
 def _problem(array: Node, path: tuple[str | int, ...], message: str) -> Problem:
@@ -131,13 +133,6 @@ def _reaches(own: str | None, host: str, is_local: IsLocal) -> bool:
     if own is not None and not (is_any(own) and same_family(own, host)):
         return False
     return is_loopback(host) or is_local(host)
-
-
-def covers(pattern: str, other: str) -> bool:
-    """Whether every host that the pattern `other` takes is taken by `pattern` too."""
-    if pattern in ("*", other):
-        return True
-    return pattern.startswith("*.") and other.endswith(pattern[1:])
 
 
 def common_host(site: SiteConfig, other: SiteConfig) -> str | None:

@@ -44,7 +44,7 @@ MAX_AGE = 400 * 86400.0  # seconds; browsers cut a cookie's life there (RFC 6265
 LARGEST = 1 << 50  # bytes
 
 
-def _scalar(expected: str, parse: Callable[[str], T | None], unit: str = "") -> Reader[T]:
+def scalar(expected: str, parse: Callable[[str], T | None], unit: str = "") -> Reader[T]:
     """A reader of scalars; `parse` gives None for text that isn't `expected`."""
 
     def read(node: Node, reading: Reading) -> T:
@@ -61,13 +61,13 @@ def text(longest: int = 1000, empty: bool = False) -> Reader[str]:
         good = (written or empty) and len(written) <= longest and not _CONTROL.search(written)
         return written if good else None
 
-    return _scalar(f"text of at most {longest} characters", parse)
+    return scalar(f"text of at most {longest} characters", parse)
 
 
 def name() -> Reader[str]:
     """The name of a node, an array, a pool or a backend."""
     expected = "a name of letters, digits, _ . - (at most 63)"
-    return _scalar(expected, lambda written: written if _NAME.fullmatch(written) else None)
+    return scalar(expected, lambda written: written if _NAME.fullmatch(written) else None)
 
 
 def integer(low: int, high: int, unit: str = "") -> Reader[int]:
@@ -77,12 +77,12 @@ def integer(low: int, high: int, unit: str = "") -> Reader[int]:
         value = int(written) if _INTEGER.fullmatch(written) else None
         return value if value is not None and low <= value <= high else None
 
-    return _scalar(f"an integer from {low} to {high}", parse, unit)
+    return scalar(f"an integer from {low} to {high}", parse, unit)
 
 
 def boolean() -> Reader[bool]:
     """`true` or `false`, nothing else."""
-    return _scalar("true or false", {"true": True, "false": False}.get)
+    return scalar("true or false", {"true": True, "false": False}.get)
 
 
 def duration(low: float = 0.001, high: float = LONGEST) -> Reader[float]:
@@ -94,7 +94,7 @@ def duration(low: float = 0.001, high: float = LONGEST) -> Reader[float]:
         return value if value is not None and low <= value <= high else None
 
     bounds = f"from {low:g} s to " + (f"{high / 86400:g} days" if high >= 86400 else f"{high:g} s")
-    return _scalar(f"a time such as 10, 1.5, 300ms, 5m {bounds}", parse, "s")
+    return scalar(f"a time such as 10, 1.5, 300ms, 5m {bounds}", parse, "s")
 
 
 def whole_seconds(low: int = 0, high: float = MAX_AGE) -> Reader[int]:
@@ -120,7 +120,7 @@ def size(low: int = 0, high: int = LARGEST) -> Reader[int]:
         value = int(found[1]) * _BYTES[found[2] or "B"] if found else None
         return value if value is not None and low <= value <= high else None
 
-    return _scalar(f"a size such as 4096, 64KiB, 1MiB from {low} to {high} bytes", parse, "bytes")
+    return scalar(f"a size such as 4096, 64KiB, 1MiB from {low} to {high} bytes", parse, "bytes")
 
 
 def choice(*words: str) -> Reader[str]:
@@ -166,7 +166,7 @@ def host_pattern() -> Reader[str]:
             return None if ":" in literal else literal
         return host_name(written)
 
-    return _scalar("a host name without port, *.host or *", parse)
+    return scalar("a host name without port, *.host or *", parse)
 
 
 def path_prefix(forbidden: str = "") -> Reader[str]:
@@ -178,18 +178,18 @@ def path_prefix(forbidden: str = "") -> Reader[str]:
         dots = {".", ".."} & set(written.split("/"))
         return written if whole and not dots and not set(forbidden) & set(written) else None
 
-    return _scalar(plain, parse)
+    return scalar(plain, parse)
 
 
 def cookie_name() -> Reader[str]:
     """The name of a cookie: a token (RFC 6265 section 4.1.1)."""
     expected = "a cookie name of letters, digits and !#$%&'*+.^_`|~- (at most 64)"
-    return _scalar(expected, lambda written: written if _TOKEN.fullmatch(written) else None)
+    return scalar(expected, lambda written: written if _TOKEN.fullmatch(written) else None)
 
 
 def cookie_domain() -> Reader[str]:
     """The Domain attribute of a cookie, without a leading dot."""
-    return _scalar("a domain name", lambda written: host_name(written.removeprefix(".")))
+    return scalar("a domain name", lambda written: host_name(written.removeprefix(".")))
 
 
 def port(low: int = 1) -> Reader[int]:
@@ -199,18 +199,18 @@ def port(low: int = 1) -> Reader[int]:
         value = port_number(written)
         return value if value is not None and value >= low else None
 
-    return _scalar(f"a port from {low} to 65535", parse)
+    return scalar(f"a port from {low} to 65535", parse)
 
 
 def ip_address() -> Reader[str]:
     """An IPv4 or IPv6 address, no name."""
-    return _scalar("an IP address", ip_literal)
+    return scalar("an IP address", ip_literal)
 
 
 def ipv4_address() -> Reader[str]:
     """An IPv4 address that one machine can have."""
     expected = "an IPv4 address of a machine"
-    return _scalar(expected, lambda written: ip_literal(written) if is_host(written) else None)
+    return scalar(expected, lambda written: ip_literal(written) if is_host(written) else None)
 
 
 def mac_address() -> Reader[bytes]:
@@ -220,13 +220,13 @@ def mac_address() -> Reader[bytes]:
         mac = mac_of(written)
         return mac if mac is not None and is_unicast(mac) else None
 
-    return _scalar("a unicast MAC address such as 02:00:00:00:00:0a", parse)
+    return scalar("a unicast MAC address such as 02:00:00:00:00:0a", parse)
 
 
 def interface_name() -> Reader[str]:
     """The name of a network interface, as the kernel takes them."""
     expected = "the name of a network interface (at most 15 characters)"
-    return _scalar(expected, lambda written: written if _INTERFACE.fullmatch(written) else None)
+    return scalar(expected, lambda written: written if _INTERFACE.fullmatch(written) else None)
 
 
 def local_endpoint() -> Reader[Endpoint]:
@@ -238,7 +238,7 @@ def local_endpoint() -> Reader[Endpoint]:
         except ValueError:
             return None
 
-    return _scalar("IP:port or [IPv6]:port", parse)
+    return scalar("IP:port or [IPv6]:port", parse)
 
 
 def remote_endpoint() -> Reader[Endpoint]:

@@ -4,6 +4,7 @@ An adapter: it reads certificates, keys and secrets and looks at folders. What w
 is a problem of the configuration, so that `-t` finds it first.
 """
 
+import errno
 import os
 import stat
 from collections.abc import Generator, Iterator
@@ -16,8 +17,10 @@ from dlba.config.nodecertificate import examine_member
 from dlba.config.nodes import Node, Scalar, locate
 from dlba.config.problems import Problem, quoted
 from dlba.config.shapes import known
-from dlba.config.values import CertificateConfig, NodeConfig
+from dlba.config.values import CertificateConfig, NodeConfig, WebConfig
 from dlba.errors import DLBAError
+
+PAGE_LIMIT = 64 * 1024  # bytes of a page of `errors`: they stay in memory
 
 
 def file_problems(
@@ -28,9 +31,27 @@ def file_problems(
     `root`, `array`: the nodes of node.yaml and of the array's mapping; `now`: seconds since 1970.
     """
     yield from _certificates(config, array, now)
+    yield from _pages(config, array)
     yield from _channel(config, root, now)
     yield from _secrets(config, root)
     yield from _folders(config, root)
+
+
+def _pages(config: NodeConfig, array: Node) -> Iterator[tuple[bool, Problem]]:
+    """As `file_problems`, of the pages of `web.errors`."""
+    web = config.array.web
+    for status, path in web.errors.items() if web else ():
+        node = locate(array, "web", "errors", str(status))
+        if not known(path) or not isinstance(node, Scalar):
+            continue
+        try:
+            long = len(read_file(path, PAGE_LIMIT)) > PAGE_LIMIT
+        except (OSError, ValueError) as error:
+            yield True, node.place.problem(unreadable(error, node.text))
+            continue
+        if long:
+            message = f"expected a page of at most {PAGE_LIMIT} bytes, got a longer one"
+            yield True, node.place.problem(message)
 
 
 def _secrets(config: NodeConfig, root: Node) -> Iterator[tuple[bool, Problem]]:
@@ -62,10 +83,25 @@ def _folders(config: NodeConfig, root: Node) -> Iterator[tuple[bool, Problem]]:
             yield True, state.place.problem("expected a folder, got something else")
 
 
-def read_file(path: Path) -> bytes:
-    """The file's bytes, at most one more than a document may have."""
-    with open(path, "rb") as file:
-        return file.read(LARGEST + 1)
+def read_file(path: Path, largest: int = LARGEST) -> bytes:
+    """The file's bytes, at most one more than `largest`, which is what a document may have.
+
+    Never waits: raises OSError for what is no regular file, a FIFO among them.
+    """
+    with open(path, "rb", opener=_at_once) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "a device, FIFO or socket")
+        return file.read(largest + 1)
+
+
+def _at_once(path: str, flags: int) -> int:
+    # Without NONBLOCK the open of a FIFO waits for somebody who writes.
+    return os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)
+
+
+def read_pages(web: WebConfig) -> dict[int, bytes]:
+    """The pages of `web.errors` by status. Raises OSError for one that can't be read."""
+    return {status: read_file(path, PAGE_LIMIT) for status, path in web.errors.items()}
 
 
 def unreadable(error: OSError | ValueError, name: str = "") -> str:

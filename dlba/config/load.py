@@ -21,6 +21,7 @@ from dlba.config.nodes import Mapping, Node, Place, Scalar, Source, locate
 from dlba.config.problems import Problem
 from dlba.config.shapes import Reading, read_mapping
 from dlba.config.values import MonitorConfig, NodeConfig
+from dlba.config.webchecks import web_warnings
 from dlba.errors import ConfigError
 
 Resolve = Callable[[str], str]
@@ -154,6 +155,8 @@ def _load(
         for fatal, problem in file_problems(config, root, array, at):
             (problems if fatal else warnings).append(problem)
         warnings += array_warnings(config, array)
+        if config.array.web:
+            warnings += web_warnings(config.array.web, array)
         if isinstance(array, Mapping) and not {"web", "nodes"} & array.entries.keys():
             warnings.append(
                 array.place.problem('expected a key "web", got none: nothing is served')

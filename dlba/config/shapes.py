@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar, cast
 
 import attrs
 
-from dlba.config.nodes import Mapping, Node, Scalar, Sequence, shown
+from dlba.config.nodes import Mapping, Node, Place, Scalar, Sequence, shown
 from dlba.config.problems import Problem, quoted
 
 T = TypeVar("T")
@@ -202,6 +202,34 @@ def list_of(reader: Reader[T], at_least: int = 0) -> Reader[tuple[T, ...]]:
         return tuple(reader.read(item, reading) for item in node.items)
 
     return Reader(f"{expected}, each {reader.expected}", read, reader.unit)
+
+
+def mapping_of(name: Reader[U], value: Reader[T], fold: bool = False) -> Reader[dict[U, T]]:
+    """A mapping from what `name` reads to what `value` reads, without entries whose key is wrong.
+
+    `fold`: two keys that differ in case alone are one key twice, an error.
+    """
+    expected = f"a mapping of {name.expected} to {value.expected}"
+
+    def read(node: Node, reading: Reading) -> dict[U, T]:
+        if not isinstance(node, Mapping):
+            return reading.wrong(node, "a mapping")
+        values: dict[U, T] = {}
+        lines: dict[str, Place] = {}
+        for text, entry in node.entries.items():
+            key = name.read(entry.key, reading)
+            item = value.read(entry.value, reading)
+            first = lines.setdefault(text.lower() if fold else text, entry.key.place)
+            if first is not entry.key.place:
+                got = f"it again after line {first.line}"
+                reading.report(entry.key, "each key once", got, "case makes no difference")
+            if key is not INVALID:
+                values[key] = item
+        for entry in node.repeats:
+            value.read(entry.value, reading)
+        return values
+
+    return Reader(expected, read, value.unit)
 
 
 def named(cls: type[T], name: Reader[str], at_least: int = 0) -> Reader[dict[str, T]]:

@@ -4,10 +4,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from dlba.config.checks import check, covers
+from dlba.config.checks import check
 from dlba.config.nodes import locate
 from dlba.config.shapes import Reading, read_mapping
 from dlba.config.values import NodeConfig
+from dlba.config.webchecks import covers
 from tests.config.samples import node_of
 
 OWN = "192.0.2.200"  # stands for an address of this machine

@@ -15,7 +15,9 @@ from tests.config.samples import BASE, no_resolver, node_of
 PLACE = Place(Source("n", BASE), 3, 5, ("a",))
 
 
-class FieldTests(SynchronousTestCase):
+class FieldCase(SynchronousTestCase):
+    """Reads single values."""
+
     def read(self, reader, text):
         """Value, and the message if there is a problem."""
         reading = Reading(resolve=no_resolver)
@@ -39,6 +41,8 @@ class FieldTests(SynchronousTestCase):
             if got:
                 self.assertTrue(message.endswith(", got nothing"), message)
 
+
+class FieldTests(FieldCase):
     def test_ipv4_address(self):
         self.takes(f.ipv4_address(), ("192.0.2.1", "192.0.2.1"), ("10.0.0.254", "10.0.0.254"))
         wrong = ("2001:db8::1", "0.0.0.0", "127.0.0.1", "224.0.0.1", "255.255.255.255", "a")

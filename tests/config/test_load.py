@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from dlba.addresses import Endpoint
+from dlba.config.files import read_pages
 from dlba.config.load import (
     _Resolver,
     is_local,
@@ -119,6 +120,18 @@ class LoadTests(Case):
             ['<demo>:2:8: array: expected a key "web", got none: nothing is served'],
         )
 
+    def test_what_nobody_is_sent_to_is_a_warning(self):
+        text = inline(re.sub(".*8443.*\n", "", ARRAY)).replace("weight: 2", "weight: 0")
+        text = text.replace("[shop.example.com]", "[a]").replace(
+            "default: true", "paths: [/static/]"
+        )
+        warnings = []
+        load_text(text, self.folder, warn=warnings.append)
+        self.assertEqual(
+            [str(problem).partition(": expected ")[0] for problem in warnings],
+            ["<demo>:12:9: array.web.sites[1]", "<demo>:21:11: array.web.pools.caches.backends"],
+        )
+
 
 class MissingFileTests(Case):
     def test_node(self):
@@ -132,6 +145,15 @@ class MissingFileTests(Case):
         self.assertEqual(
             self.load_problems(),
             ["node.yaml:1:1: document: expected a readable file, got Is a directory"],
+        )
+
+    def test_node_that_is_no_file(self):
+        os.mkfifo(self.folder / "node.yaml")
+        self.assertEqual(
+            self.load_problems(),
+            [
+                "node.yaml:1:1: document: expected a readable file, got a device, FIFO or socket",
+            ],
         )
 
     def test_array(self):
@@ -183,8 +205,8 @@ class EverythingWrongTests(Case):
             node="node: a\nnode: b\nmontor: {}\narray: array.yaml\nlog: {format: jsn}\n",
             array=ARRAY.replace("pool: caches", "pool: cache")
             .replace("name: shop", "nmae: shop")
-            .replace("192.0.2.2:80, weight: 2", "nowhere.example:80, weight: 0")
-            .replace('"192.0.2.2:80", weight: 2', '"nowhere.example:80", weight: 0')
+            .replace("192.0.2.2:80, weight: 2", "nowhere.example:80, weight: 1001")
+            .replace('"192.0.2.2:80", weight: 2', '"nowhere.example:80", weight: 1001')
             .replace("  sites:", "  timeouts: {idle: 1 week}\n  sites:"),
         )
         write_pair(self.folder, "a")
@@ -211,7 +233,7 @@ class EverythingWrongTests(Case):
                 ),
                 (
                     "array.yaml:21:57: web.pools.caches.backends.cache1.weight: "
-                    'expected an integer from 1 to 1000, got "0"'
+                    'expected an integer from 0 to 1000, got "1001"'
                 ),
                 "node.yaml:2:1: node: expected each key once, got it again after line 1",
                 (
@@ -240,6 +262,21 @@ class EverythingWrongTests(Case):
                 "node.yaml:5:19: monitor.listen",
                 "node.yaml:6:1: monitor",
                 "node.yaml:6:19: monitor.listen",
+            ],
+        )
+
+    def test_what_is_wrong_in_a_repeated_entry(self):
+        array = re.sub(".*8443.*\n", "", ARRAY) + "  errors: {503: a, 500: b, 503: []}\n"
+        self.write(node=NODE, array=array)
+        self.assertEqual(
+            self.load_problems(),
+            [
+                f'array.yaml:20:17: web.errors.503: expected a readable file, got "a": {NO_FILE}',
+                "array.yaml:20:20: web.errors.500: expected one of 400, 404, 405, 408, 413, 414, "
+                '417, 431, 501, 502, 503, 504, 505, got "500"',
+                "array.yaml:20:28: web.errors.503: expected each key once, "
+                "got it again after line 20",
+                "array.yaml:20:33: web.errors.503: expected a path, got a list",
             ],
         )
 
@@ -352,6 +389,29 @@ class NamedFileTests(Case):
         self.assertIn("No such file", self.problem("secrets: keys\n"))
         (self.folder / "keys").mkdir()
         self.assertIn("Is a directory", self.problem("secrets: keys\n"))
+
+    def test_pages(self):
+        array = re.sub(".*8443.*\n", "", ARRAY) + "  errors: {404: e.html, 503: e.html}\n"
+        self.write(node=NODE, array=array)
+        page = self.folder / "e.html"
+        page.write_bytes(b"x" * 65536)
+        web = load(self.folder / "node.yaml").array.web
+        self.assertEqual(web.errors, {404: page, 503: page})
+        self.assertEqual(read_pages(web), {404: b"x" * 65536, 503: b"x" * 65536})
+        page.write_bytes(b"x" * 65537)
+        expected = "expected a page of at most 65536 bytes, got a longer one"
+        self.assertEqual(
+            self.load_problems(),
+            [
+                f"array.yaml:20:17: web.errors.404: {expected}",
+                f"array.yaml:20:30: web.errors.503: {expected}",
+            ],
+        )
+        page.unlink()
+        page.mkdir()
+        self.assertEqual(len(self.load_problems()), 2)
+        self.assertIn('got "e.html": Is a directory', self.load_problems()[0])
+        self.assertRaises(OSError, read_pages, web)
 
     def test_access_log(self):
         for name, expected in (("no/log", "a file in a folder"), (".", "a file, got a folder")):

@@ -11,6 +11,7 @@ from dlba.config.shapes import (
     keys,
     known,
     list_of,
+    mapping_of,
     named,
     named_tuple,
     read_by,
@@ -153,6 +154,43 @@ class ListTests(Case):
                 self.read(list_of(f.port(), 1), text),
                 (INVALID, [f"node.yaml:1:1: document: {message}"]),
             )
+
+
+class MappingTests(Case):
+    READER = mapping_of(f.port(), f.text())
+
+    def test_keys_and_values_are_read(self):
+        self.assertEqual(self.read(self.READER, "{1: a, 2: b}"), ({1: "a", 2: "b"}, []))
+        self.assertEqual(self.read(self.READER, "{}"), ({}, []))
+
+    def test_all_that_is_wrong_at_its_place(self):
+        value, problems = self.read(self.READER, "1: a\nx: []\n2: []\n")
+        self.assertEqual(value, {1: "a", 2: INVALID})
+        self.assertEqual(
+            sorted(problems),
+            [
+                'node.yaml:2:1: x: expected a port from 1 to 65535, got "x"',
+                "node.yaml:2:4: x: expected text of at most 1000 characters, got a list",
+                "node.yaml:3:4: 2: expected text of at most 1000 characters, got a list",
+            ],
+        )
+        self.assertEqual(
+            self.read(self.READER, "[]"),
+            (INVALID, ["node.yaml:1:1: document: expected a mapping, got a list"]),
+        )
+
+    def test_keys_that_differ_in_case_alone(self):
+        reader = mapping_of(f.name(), f.text(), fold=True)
+        self.assertEqual(
+            self.read(reader, "A: x\nb: y\na: z\n")[1],
+            [
+                "node.yaml:3:1: a: expected each key once, got it again after line 1 "
+                "(case makes no difference)"
+            ],
+        )
+        self.assertEqual(
+            self.read(mapping_of(f.name(), f.text()), "{A: x, a: y}"), ({"A": "x", "a": "y"}, [])
+        )
 
 
 class NamedTests(Case):

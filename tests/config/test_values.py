@@ -1,5 +1,6 @@
 """Tests of dlba.config.values."""
 
+import ipaddress
 import subprocess
 import sys
 from pathlib import Path
@@ -8,14 +9,14 @@ import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
 from dlba.addresses import Endpoint
-from dlba.config import election, scheduling, values
+from dlba.config import election, pools, scheduling, sites, values, web
 from dlba.config.nodes import Place, Scalar, Source
 from dlba.config.shapes import INVALID, KEY, Reading, keys, read_mapping
 from tests.config.samples import ARRAY, BASE, inline, node_of
 
 CLASSES = [
     item
-    for module in (values, scheduling, election)
+    for module in (values, web, sites, pools, scheduling, election)
     for item in vars(module).values()
     if isinstance(item, type) and attrs.has(item) and item.__module__ == module.__name__
 ]
@@ -24,7 +25,7 @@ KIB = 1024
 
 class KeyTests(SynchronousTestCase):
     def test_every_field_is_a_described_key(self):
-        self.assertEqual(len(CLASSES), 21)
+        self.assertEqual(len(CLASSES), 23)
         for cls in CLASSES:
             for field in attrs.fields(cls):
                 self.assertIn(KEY, field.metadata, f"{cls.__name__}.{field.name}")
@@ -85,15 +86,23 @@ class ShapeTests(SynchronousTestCase):
                 write=30.0,
                 idle=60.0,
                 response=30.0,
+                tunnel=3600.0,
                 stop=30.0,
             ),
         )
         self.assertEqual(
             web.limits,
             values.LimitsConfig(
-                connections=None, per_client=1000, head=64 * KIB, target=16 * KIB, headers=200
+                connections=None,
+                per_client=1000,
+                head=64 * KIB,
+                target=16 * KIB,
+                headers=200,
+                buffer_memory=256 * KIB * KIB,
             ),
         )
+        self.assertEqual((web.trusted_proxies, web.errors, web.via), ((), {}, None))
+        self.assertEqual(web.listen[0].redirect, None)
         self.assertEqual(
             web.sites[1],
             values.SiteConfig(
@@ -111,6 +120,9 @@ class ShapeTests(SynchronousTestCase):
                     same_site="Lax",
                     secure=None,
                 ),
+                request_headers=values.HeaderChangesConfig(set={}, remove=()),
+                response_headers=values.HeaderChangesConfig(set={}, remove=()),
+                upgrade=(),
                 max_body=None,
                 request_buffer=256 * KIB,
             ),
@@ -131,6 +143,8 @@ class ShapeTests(SynchronousTestCase):
                 connect_timeout=1.0,
                 connect_total=5.0,
                 fail_timeout=10.0,
+                check=None,
+                reuse=False,
                 backend_close="reset",
                 hash_key="",
             ),
@@ -149,8 +163,14 @@ array:
   web:
     listen:
       - {port: 443, address: "2001:DB8::1", tls: {certificates: [{certificate: a, key: b}]}}
-    timeouts: {handshake: 1, head: 2s, body: 300ms, write: 4, idle: 5m, response: 6.5, stop: 0}
-    limits: {connections: 10, per_client: 5, head: 32KiB, target: 8KiB, headers: 100}
+      - {port: 80, redirect: https}
+    timeouts: {handshake: 1, head: 2s, body: 300ms, write: 4, idle: 5m, response: 6.5, stop: 0,
+               tunnel: 1d}
+    limits: {connections: 10, per_client: 5, head: 32KiB, target: 8KiB, headers: 100,
+             buffer_memory: 1GiB}
+    trusted_proxies: [10.0.0.0/8, "2001:db8::1"]
+    errors: {503: busy.html}
+    via: shop
     sites:
       - hosts: ["*.A.example", b.example]
         paths: [/x, /y]
@@ -161,6 +181,9 @@ array:
         request_buffer: 0
         persistence: {cookie: C, session_cookie: S, max_age: 1h, path: /x, domain: a.example,
                       same_site: None, secure: true}
+        request_headers: {set: {X-Site: "a, b"}, remove: [X-Debug]}
+        response_headers: {set: {X-B: "1"}}
+        upgrade: [WebSocket]
     pools:
       p:
         backends: {b: {address: "10.0.0.1:80", weight: 3, backup: true, enabled: false}}
@@ -169,6 +192,8 @@ array:
         fail_timeout: 1m
         backend_close: wait
         hash_key: k
+        check: {path: "/health?x", every: 1, rise: 1, fall: 2, timeout: 500ms, host: A.example}
+        reuse: true
 """
         v = values
         web = v.WebConfig(
@@ -180,13 +205,32 @@ array:
                         certificates=(v.CertificateConfig(certificate=BASE / "a", key=BASE / "b"),)
                     ),
                 ),
+                v.ListenerConfig(port=80, redirect="https"),
             ),
             timeouts=v.TimeoutsConfig(
-                handshake=1.0, head=2.0, body=0.3, write=4.0, idle=300.0, response=6.5, stop=0.0
+                handshake=1.0,
+                head=2.0,
+                body=0.3,
+                write=4.0,
+                idle=300.0,
+                response=6.5,
+                tunnel=86400.0,
+                stop=0.0,
             ),
             limits=v.LimitsConfig(
-                connections=10, per_client=5, head=32 * KIB, target=8 * KIB, headers=100
+                connections=10,
+                per_client=5,
+                head=32 * KIB,
+                target=8 * KIB,
+                headers=100,
+                buffer_memory=1 << 30,
             ),
+            trusted_proxies=(
+                ipaddress.ip_network("10.0.0.0/8"),
+                ipaddress.ip_network("2001:db8::1/128"),
+            ),
+            errors={503: BASE / "busy.html"},
+            via="shop",
             sites=(
                 v.SiteConfig(
                     hosts=("*.a.example", "b.example"),
@@ -205,6 +249,11 @@ array:
                         same_site="None",
                         secure=True,
                     ),
+                    request_headers=v.HeaderChangesConfig(
+                        set={"X-Site": "a, b"}, remove=("X-Debug",)
+                    ),
+                    response_headers=v.HeaderChangesConfig(set={"X-B": "1"}),
+                    upgrade=("websocket",),
                 ),
             ),
             pools={
@@ -224,6 +273,15 @@ array:
                     fail_timeout=60.0,
                     backend_close="wait",
                     hash_key="k",
+                    check=v.CheckConfig(
+                        path="/health?x",
+                        every=1.0,
+                        rise=1,
+                        fall=2,
+                        timeout=0.5,
+                        host="a.example",
+                    ),
+                    reuse=True,
                 )
             },
         )
