@@ -190,6 +190,7 @@ PURE = (
     "dlba.web.front",
     "dlba.web.head",
     "dlba.web.headreader",
+    "dlba.web.idle",
     "dlba.web.health",
     "dlba.web.headerchanges",
     "dlba.web.memory",
@@ -199,6 +200,7 @@ PURE = (
     "dlba.web.responsereader",
     "dlba.web.ring",
     "dlba.web.tokens",
+    "dlba.web.upgrade",
 )
 
 #: The known files where I/O lives.
@@ -275,6 +277,7 @@ ADAPTERS = (
     "dlba.web.service",
     "dlba.web.stream",
     "dlba.web.tls",
+    "dlba.web.tunnel",
     "dlba.where",
 )
 
