@@ -16,6 +16,7 @@ from typing import Final
 from dlba.config.values import PersistenceConfig, SiteConfig
 from dlba.web.cookie import CookieRule, cookie_values
 from dlba.web.head import RequestHead
+from dlba.web.headerchanges import HeaderChanges
 from dlba.web.pool import Backend, Pool
 from dlba.web.tokens import Tokens
 
@@ -40,8 +41,11 @@ class Site:
         "name",
         "pool",
         "request_buffer",
+        "request_headers",
+        "response_headers",
         "schedule",
         "tokens",
+        "upgrade",
     )
 
     def __init__(self, config: SiteConfig, pool: Pool, tokens: Tokens, all_tls: bool) -> None:
@@ -53,6 +57,10 @@ class Site:
         self.max_body = config.max_body
         self.request_buffer = config.request_buffer
         self.cookie = cookie_rule(config.persistence, all_tls)
+        self.request_headers = HeaderChanges(config.request_headers)
+        self.response_headers = HeaderChanges(config.response_headers)
+        #: Lower case.
+        self.upgrade = frozenset(token.encode() for token in config.upgrade)
         hosts = [host.encode() for host in config.hosts]
         self._exact = frozenset(host for host in hosts if not host.startswith(b"*"))
         #: b"" stands for every host: every name ends with it.
@@ -117,7 +125,7 @@ def _decode(escape: re.Match[bytes]) -> bytes:
 
 
 def cookie_rule(config: PersistenceConfig, all_tls: bool) -> CookieRule:
-    """How a site gives out its cookie. `all_tls`: every listener of the site is TLS."""
+    """How a site gives out its cookie. `all_tls`: every listener is TLS, or redirects to it."""
     attributes = f"; Path={config.path}"
     if config.domain is not None:
         attributes += f"; Domain={config.domain}"

@@ -20,7 +20,7 @@ from dlba.poller import READ
 from dlba.web.clientsocket import ClientSocket
 from dlba.web.http1 import Http1
 from dlba.web.stream import PlainStream, Stream
-from dlba.web.tls import Certificates, TLSStream
+from dlba.web.tls import Certificates, Contexts, TLSStream
 
 if TYPE_CHECKING:
     from dlba.web.proxy import Proxy
@@ -88,7 +88,11 @@ def _bind(
 
 
 class Listener:
-    """One listening port. `deadline`, `slot`: see `dlba.web.deadlines`."""
+    """One listening port. `deadline`, `slot`: see `dlba.web.deadlines`.
+
+    `key`: address (None: all) and port as configured; `redirect_port`: of the TLS port that clients
+    are sent to, 0: they are served here.
+    """
 
     def __init__(
         self,
@@ -96,13 +100,17 @@ class Listener:
         config: ListenerConfig,
         address: str | None,
         keepalive: int = KEEPALIVE,
+        contexts: Contexts | None = None,
     ) -> None:
-        """Bind; arguments as of `bind`.
+        """Bind; arguments as of `bind`. `contexts`: of a TLS port.
 
-        Raises OSError when the port can't be had or a certificate can't be used.
+        Raises OSError when the port can't be had, or as `Certificates` does.
         """
         self._proxy = proxy
-        self._certificates = None if config.tls is None else Certificates(config.tls)
+        self.config = config
+        self.key = (address, config.port)
+        self.redirect_port = 0
+        self._certificates = None if contexts is None else Certificates(contexts)
         self._socket = bind(address, config.port, keepalive)
         self._family = self._socket.family
         self.port: int = self._socket.getsockname()[1]
@@ -114,6 +122,24 @@ class Listener:
         host = self._socket.getsockname()[0]
         where = f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
         return f"{where} ({'HTTP' if self._certificates is None else 'HTTPS'})"
+
+    @property
+    def contexts(self) -> Contexts | None:
+        """Of a TLS port; None: plain HTTP is spoken."""
+        return None if self._certificates is None else self._certificates.contexts
+
+    def certificates(self, contexts: Contexts | None) -> Certificates | None:
+        """What to give `configure` with `contexts`; raises as `Certificates` does."""
+        return None if contexts is None else self._certificates or Certificates(contexts)
+
+    def configure(
+        self, config: ListenerConfig, certificates: Certificates | None, contexts: Contexts | None
+    ) -> None:
+        """Serve whoever connects from now on by `config`, of the same address and port."""
+        self.config = config
+        self._certificates = certificates
+        if certificates is not None and contexts is not None:
+            certificates.contexts = contexts
 
     def start(self) -> None:
         """Accept from now on."""
@@ -174,10 +200,14 @@ class Listener:
             raise
 
     def take_waiting(self) -> None:
-        """The node stops: accept who is connected already, whom a close would reset."""
+        """Before `stop`: accept who is connected already, whom a close would reset."""
+        counters = self._proxy.counters
         before = -1
-        while not self._paused and before != self._proxy.counters.connections_accepted:
-            before = self._proxy.counters.connections_accepted
+        while not self._paused:
+            taken = counters.connections_accepted + counters.connections_refused
+            if taken == before:
+                break
+            before = taken
             self.on_event(READ)
 
     def abort(self) -> None:

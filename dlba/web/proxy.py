@@ -1,13 +1,15 @@
 """Holds what all connections of the proxy share; decides nothing.
 
-The poller, the deadlines, the counters, the sites with their pools, the limits, the access log, and
-the clients that are open. One instance a process, made by `dlba.web.service`.
+The poller, the deadlines, the counters, the sites with their pools, the limits, the memory of all
+buffers, the access log, and the clients that are open. One instance a process, made by
+`dlba.web.service`. `configure` takes over another configuration: what a request has begun with
+(site, pool, backend) it ends with, since it holds these itself.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +19,13 @@ from dlba.config.keys import SecretKey
 from dlba.config.values import WebConfig
 from dlba.counters import Counters
 from dlba.poller import Poller
+from dlba.web.answers import Answers
 from dlba.web.choice import Site, Sites
 from dlba.web.deadlines import Deadlines
+from dlba.web.forwarding import Forwarding
 from dlba.web.head import HeadLimits
+from dlba.web.idle import IdleSides
+from dlba.web.memory import Memory
 from dlba.web.pool import Backend, Pool
 from dlba.web.tokens import Tokens
 
@@ -41,17 +47,23 @@ class Proxy:
     __slots__ = (
         "_date",
         "_date_second",
+        "_drained",
         "_keys",
+        "_leaving",
         "_per_client",
         "_tokens",
+        "answers",
         "clients",
         "closing",
         "connections_limit",
         "counters",
         "deadlines",
+        "forwarding",
         "head_limits",
+        "idle",
         "limits",
         "log",
+        "memory",
         "on_client_gone",
         "open_backends",
         "poller",
@@ -59,6 +71,7 @@ class Proxy:
         "sites",
         "stopping",
         "timeouts",
+        "via",
     )
 
     def __init__(
@@ -67,26 +80,24 @@ class Proxy:
         keys: tuple[SecretKey, ...],
         log: AccessLog | None,
         poller: Poller | None = None,
+        pages: Mapping[int, bytes] | None = None,
     ) -> None:
-        """`poller`: one that others use as well; None: one of its own."""
+        """`poller`: one that others use as well; None: one of its own. `pages`: see `configure`."""
         self.counters = Counters()
         self.poller = Poller() if poller is None else poller
         self.poller.failed = self._count_internal_error
         self.deadlines = Deadlines(time.monotonic())
-        self.timeouts = web.timeouts
-        self.limits = web.limits
-        self.head_limits = HeadLimits(web.limits.target, web.limits.headers)
+        self.idle: IdleSides[BackendSide] = IdleSides(self.deadlines)
         self.log = log
         self._keys = keys
-        self._tokens = tokens = Tokens(
-            keys,
-            [(pool.name, backend.name) for pool in web.pools.values() for backend in pool.backends],
-        )
-        self.pools = {name: Pool(pool, tokens.token) for name, pool in web.pools.items()}
-        all_tls = all(listener.tls is not None for listener in web.listen)
-        self.sites = Sites(
-            [Site(site, self.pools[site.pool], tokens, all_tls) for site in web.sites]
-        )
+        self._tokens = Tokens(keys, ())
+        #: (pool, backend): asked to drain; also such as there aren't now.
+        self._drained: frozenset[tuple[str, str]] = frozenset()
+        self.pools: dict[str, Pool] = {}
+        #: Pools that are gone and still have requests under way.
+        self._leaving: dict[str, Pool] = {}
+        self.memory = Memory(web.limits.buffer_memory)
+        self.configure(web, {} if pages is None else pages)
         self.clients: set[ClientSocket] = set()
         #: Clients open at once; set when the limit of descriptors is known.
         self.connections_limit = 0
@@ -100,6 +111,52 @@ class Proxy:
         self.on_client_gone: Callable[[ClientSocket], Any] = self.clients.discard
         self._date_second = 0
         self._date = b""
+
+    def configure(self, web: WebConfig, pages: Mapping[int, bytes]) -> None:
+        """Take over `web`, which has passed all checks, for whatever begins from now on.
+
+        `pages`: those of `web.errors`, by status.
+        """
+        self.timeouts = web.timeouts
+        self.limits = web.limits
+        self.head_limits = HeadLimits(web.limits.target, web.limits.headers)
+        self.answers = Answers(pages)
+        #: The Via lines after a message of HTTP/1.0 and of HTTP/1.1; None: none is added.
+        self.via = None if web.via is None else (_via(0, web.via), _via(1, web.via))
+        self.forwarding = Forwarding(web.trusted_proxies)
+        self._tokens.configure(
+            (pool.name, backend.name) for pool in web.pools.values() for backend in pool.backends
+        )
+        known = self._leaving | self.pools
+        self.pools = {}
+        for name, config in web.pools.items():
+            pool = known.pop(name, None)
+            if pool is None:
+                pool = Pool(config, self._tokens.token)
+                pool.set_drained(self._drained_of(name))
+            else:
+                pool.configure(config)
+            self.pools[name] = pool
+        self._leaving = {name: pool for name, pool in known.items() if pool.busy}
+        # Where a plain port only redirects, a cookie for HTTPS alone is enough.
+        all_tls = all(listener.tls or listener.redirect for listener in web.listen)
+        self.sites = Sites(
+            [Site(site, self.pools[site.pool], self._tokens, all_tls) for site in web.sites]
+        )
+        # Last, as those who wait for memory may go on at once.
+        self.memory.set_limit(web.limits.buffer_memory)
+
+    def set_drained(self, drained: Collection[tuple[str, str]]) -> None:
+        """These backends, as (pool, name), get nothing new but what a token brings; others do.
+
+        Such as there aren't are remembered for a configuration that has them.
+        """
+        self._drained = frozenset(drained)
+        for pool in (self._leaving | self.pools).values():
+            pool.set_drained(self._drained_of(pool.name))
+
+    def _drained_of(self, pool: str) -> list[str]:
+        return [name for of, name in self._drained if of == pool]
 
     def set_keys(self, keys: tuple[SecretKey, ...]) -> None:
         """The first of `keys` signs from the next response on, all verify from the next request on.
@@ -160,3 +217,8 @@ class Proxy:
 
     def _count_internal_error(self) -> None:
         self.counters.internal_errors += 1
+
+
+def _via(minor: int, name: str) -> bytes:
+    """The Via line after a message of this HTTP/1 version (RFC 9110 7.6.3)."""
+    return f"\r\nVia: 1.{minor} {name}".encode()

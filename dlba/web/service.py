@@ -1,7 +1,10 @@
-"""Runs the proxy: binds its ports, sweeps its deadlines, drains and stops it.
+"""Runs the proxy: binds its ports, sweeps its deadlines, reloads, drains and stops it.
 
 Ports are bound in `privilegedStartService`, synchronously, so that a port that can't be had stops
-the start. `stopService` accepts no more, closes idle clients, lets the others finish their request
+the start. `reload` takes over another configuration in one turn of the reactor: first all that can
+fail, in the order of `prepare` (files; in any thread) and new ports, then all that can't. No
+connection is closed, and what waits in the queue of a port that goes is accepted first.
+`stopService` accepts no more, closes idle clients, lets the others finish their request
 for up to `timeouts.stop`, then cuts them off; `abort()` does so at once (the second TERM).
 """
 
@@ -9,24 +12,61 @@ from __future__ import annotations
 
 import resource
 import time
+from collections.abc import Iterator
 from typing import Any, Final
 
+import attrs
+from OpenSSL.SSL import Error as TLSError
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
+from dlba.config.files import read_pages
 from dlba.config.keys import SecretKey
-from dlba.config.values import WebConfig
+from dlba.config.values import ListenerConfig, WebConfig
+from dlba.errors import DLBAError
 from dlba.poller import Poller
+from dlba.web.checker import Checker
 from dlba.web.clientsocket import ClientSocket
 from dlba.web.deadlines import TICK
 from dlba.web.listener import KEEPALIVE, Listener
 from dlba.web.proxy import AccessLog, Proxy
+from dlba.web.tls import Certificates, Contexts, build
 
-__all__ = ["WebService"]
+__all__ = ["Prepared", "WebService", "prepare"]
 
 #: Descriptors that are not for clients and backends: the reactor's, logs, monitor, listeners.
 RESERVED_DESCRIPTORS: Final = 128
+
+
+@attrs.frozen
+class Prepared:
+    """What is read for a configuration: `contexts` in the order of `listen`, `pages` by status."""
+
+    contexts: tuple[Contexts | None, ...]
+    pages: dict[int, bytes]
+
+
+def prepare(web: WebConfig) -> Prepared:
+    """Read the files that `web` names. Takes no part in what runs, so any thread may call it.
+
+    Raises OSError or DLBAError when one can't be read or used.
+    """
+    return Prepared(
+        contexts=tuple(
+            _contexts(listener, f"web.listen[{index}].tls")
+            for index, listener in enumerate(web.listen)
+        ),
+        pages=read_pages(web),
+    )
+
+
+def _contexts(listener: ListenerConfig, where: str) -> Contexts | None:
+    try:
+        return None if listener.tls is None else build(listener.tls)
+    except (TLSError, ValueError):
+        # OpenSSL's own words may quote a key.
+        raise DLBAError(f"{where}: expected certificates and keys that TLS takes") from None
 
 
 class WebService(Service):
@@ -47,14 +87,17 @@ class WebService(Service):
         """`vip`: where listeners without an address of their own listen; None: everywhere.
 
         `keepalive`: seconds of silence before the kernel probes a client; `poller`: one that others
-        use as well.
+        use as well. Raises as `prepare` does.
         """
         self._reactor = reactor
         self._web = web
         self._vip = vip
         self._keepalive = keepalive
-        self.proxy = Proxy(web, keys, log, poller)
+        self._prepared = prepare(web)
+        self.proxy = Proxy(web, keys, log, poller, self._prepared.pages)
         self.proxy.on_client_gone = self._client_gone
+        self._checker = Checker(reactor, self.proxy)
+        self._checker.configure(self.proxy.pools.values())
         self.listeners: list[Listener] = []
         self._sweep_call: Any = None
         self._stopped: Deferred[None] | None = None
@@ -63,6 +106,16 @@ class WebService(Service):
     def privilegedStartService(self) -> None:
         """Bind all ports. Raises OSError when one can't be had."""
         super().privilegedStartService()
+        self._limit_connections()
+        try:
+            for index in range(len(self._web.listen)):
+                self.listeners.append(self._bound(self._web, self._prepared, index))
+        except OSError:
+            self._close_listeners()
+            raise
+        self._redirect()
+
+    def _limit_connections(self) -> None:
         limit = raise_descriptor_limit()
         configured = self._web.limits.connections
         # Each client may need a second descriptor, for its backend.
@@ -76,20 +129,103 @@ class WebService(Service):
                 limit=limit,
                 configured=configured,
             )
-        try:
-            for config in self._web.listen:
-                address = config.address if config.address is not None else self._vip
-                self._bind(config, address)
-        except OSError:
-            self._close_listeners()
-            raise
 
-    def _bind(self, config: Any, address: str | None) -> None:
+    def _address(self, config: ListenerConfig) -> str | None:
+        return config.address if config.address is not None else self._vip
+
+    def _bound(self, web: WebConfig, prepared: Prepared, index: int) -> Listener:
+        """The listener of that index, new; raises OSError with words for the operator."""
+        config = web.listen[index]
+        address = self._address(config)
+        contexts = prepared.contexts[index]
         try:
-            self.listeners.append(Listener(self.proxy, config, address, self._keepalive))
+            return Listener(self.proxy, config, address, self._keepalive, contexts)
         except OSError as error:
             where = f"{address or '*'}:{config.port}"
             raise OSError(error.errno, f"listen on {where}: {error.strerror or error}") from error
+
+    def _redirect(self) -> None:
+        """Tell each listener that redirects where to: the TLS port of its address, or any."""
+        for listener in self.listeners:
+            port = 0
+            if listener.config.redirect is not None:
+                secure = [other for other in self.listeners if other.contexts is not None]
+                near = [other for other in secure if other.key[0] == listener.key[0]]
+                port = next((other.port for other in (*near, *secure)), 0)
+            listener.redirect_port = port
+
+    def reload(self, web: WebConfig, prepared: Prepared | None = None) -> list[str]:
+        """Take over `web` without closing a connection; what else has changed, in words.
+
+        `prepared`: by `prepare`. Raises OSError or DLBAError, and changes nothing, when a file or
+        a port can't be had; each port is a line of its own.
+        """
+        if prepared is None:
+            prepared = prepare(web)
+        free = list(self.listeners)
+        kept: list[tuple[int, Listener, Certificates | None]] = []
+        fresh: dict[int, Listener] = {}
+        faults: list[str] = []
+        try:
+            for index, config in enumerate(web.listen):
+                listener = self._known(config, free)
+                if listener is not None:
+                    free.remove(listener)
+                    certificates = listener.certificates(prepared.contexts[index])
+                    kept.append((index, listener, certificates))
+                    continue
+                try:
+                    fresh[index] = self._bound(web, prepared, index)
+                    fresh[index].start()
+                except OSError as error:
+                    faults.append(f"web.listen[{index}]: {error.strerror or error}")
+            if faults:
+                raise DLBAError("\n".join(faults))
+        except BaseException:
+            for listener in fresh.values():
+                listener.stop()
+            raise
+        # From here on nothing fails.
+        changed = list(self._other_files(prepared, kept))
+        self._web, self._prepared = web, prepared
+        self.proxy.configure(web, prepared.pages)
+        self._checker.configure(self.proxy.pools.values())
+        self._limit_connections()
+        listeners = dict(fresh)
+        for index, listener, certificates in kept:
+            listener.configure(web.listen[index], certificates, prepared.contexts[index])
+            listeners[index] = listener
+        self.listeners = [listeners[index] for index in sorted(listeners)]
+        self._redirect()
+        for listener in free:
+            self._log.info("no longer listening on {where}", where=listener)
+            listener.take_waiting()
+            listener.stop()
+        for listener in fresh.values():
+            self._log.info("listening on {where}", where=listener)
+        self._resume()
+        return changed
+
+    def _known(self, config: ListenerConfig, among: list[Listener]) -> Listener | None:
+        """The listener that has the address and port of `config` already."""
+        key = (self._address(config), config.port)
+        found = [listener for listener in among if listener.key == key]
+        if config.port == 0:
+            # The system's choice: there may be several, so one that speaks the same.
+            tls = config.tls is not None
+            found = [listener for listener in found if (listener.contexts is not None) == tls]
+        return found[0] if found else None
+
+    def _other_files(
+        self, prepared: Prepared, kept: list[tuple[int, Listener, Certificates | None]]
+    ) -> Iterator[str]:
+        """What has changed in files though their names may be the same."""
+        for index, listener, _ in kept:
+            before, now = listener.contexts, prepared.contexts[index]
+            if before is not None and now is not None and before.digest != now.digest:
+                yield f"certificates of {listener}"
+        if self._prepared.pages != prepared.pages:
+            yield "error pages"
 
     def set_keys(self, signing: tuple[SecretKey, ...]) -> None:
         """Sign route tokens with the first of `signing` and verify with all, from now on.
@@ -111,6 +247,7 @@ class WebService(Service):
         for listener in self.listeners:
             listener.start()
             self._log.info("listening on {where}", where=listener)
+        self._checker.start()
         self._sweep()
 
     @property
@@ -147,17 +284,22 @@ class WebService(Service):
         proxy.clients.discard(client)
         proxy.release(client.host)
         if not proxy.stopping:
-            if len(proxy.clients) < proxy.connections_limit:
-                for listener in self.listeners:
-                    listener.resume()
+            self._resume()
         elif not proxy.clients and self._stopped is not None:
             # In a turn of its own: the connection that ended is still on the stack.
             self._reactor.callLater(0, self._finish)
+
+    def _resume(self) -> None:
+        """Accept again where that paused, if there is room."""
+        if len(self.proxy.clients) < self.proxy.connections_limit:
+            for listener in self.listeners:
+                listener.resume()
 
     def _finish(self) -> None:
         stopped, self._stopped = self._stopped, None
         if stopped is None:
             return
+        self._checker.stop()
         for call in (self._stop_call, self._sweep_call):
             if call is not None and call.active():
                 call.cancel()

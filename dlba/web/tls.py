@@ -13,18 +13,21 @@ reactor (speed: docs/decisions/0001). What that asks for:
   closed neither: the alert would go to whoever got the descriptor next.
 
 Settings: Mozilla intermediate 5.7 without DHE. TLS 1.2 and 1.3, no renegotiation, tickets on,
-ALPN http/1.1. Source: web.md rule 2 and "TLS and sockets under the reactor"; RFC 8446, RFC 5246.
+ALPN http/1.1; whoever offers others only gets the alert of RFC 7301 3.2. Source: web.md rule 2 and
+"TLS and sockets under the reactor"; RFC 8446, RFC 5246.
 """
 
 from __future__ import annotations
 
 import _socket
 import contextlib
+import hashlib
 import socket
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
+import attrs
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from OpenSSL import SSL
@@ -32,7 +35,7 @@ from OpenSSL import SSL
 from dlba.config.values import TLSConfig
 from dlba.web.stream import PlainHTTPError, discard, reset
 
-__all__ = ["DATALESS_LIMIT", "Certificates", "TLSStream"]
+__all__ = ["DATALESS_LIMIT", "Certificates", "Contexts", "TLSStream", "build"]
 
 #: Reads in a row without data (key updates, empty records) that a client may cause.
 DATALESS_LIMIT: Final = 1000
@@ -189,53 +192,77 @@ class TLSStream:
             raise ConnectionAbortedError("TLS: too many messages without data")
 
 
+@attrs.frozen
+class Contexts:
+    """The contexts for the certificates of one listener, by the names that they are good for.
+
+    `wildcard`: by the name without its first label, from the dot on; `first`: the files of the
+    first certificate; `digest`: of all files.
+    """
+
+    exact: dict[bytes, SSL.Context]
+    wildcard: dict[bytes, SSL.Context]
+    default: SSL.Context
+    first: tuple[Path, Path]
+    digest: bytes
+
+
+def build(config: TLSConfig) -> Contexts:
+    """Read the files and make contexts of them; also in another thread than the reactor's.
+
+    Raises OSError, ValueError or SSL.Error when a file can't be read or used.
+    """
+    by_name: dict[bytes, dict[str, tuple[Path, Path]]] = {}
+    first: dict[str, tuple[Path, Path]] = {}
+    digest = hashlib.sha256()
+    for certificate in config.certificates:
+        files = (certificate.certificate, certificate.key)
+        for file in files:
+            digest.update(hashlib.sha256(file.read_bytes()).digest())
+        kind, names = _kind_and_names(certificate.certificate)
+        first.setdefault(kind, files)
+        for name in names:
+            by_name.setdefault(name, {}).setdefault(kind, files)
+    built: dict[tuple[tuple[Path, Path], ...], SSL.Context] = {}
+
+    def context(files: Iterable[tuple[Path, Path]]) -> SSL.Context:
+        key = tuple(sorted(files))
+        if key not in built:
+            built[key] = _context(list(key))
+        return built[key]
+
+    contexts = {name: context(kinds.values()) for name, kinds in by_name.items()}
+    return Contexts(
+        exact={name: c for name, c in contexts.items() if not name.startswith(b"*.")},
+        wildcard={name[1:]: c for name, c in contexts.items() if name.startswith(b"*.")},
+        default=context(first.values()),
+        first=(config.certificates[0].certificate, config.certificates[0].key),
+        digest=digest.digest(),
+    )
+
+
 class Certificates:
     """The contexts of one TLS listener, chosen by the name that the client asks for (SNI).
 
-    The base context lives as long as the listener; `load()` makes new contexts for the servername
-    callback to swap in, so a reload touches no connection. A context holds one certificate a kind
-    of key, so that RSA and ECDSA stand side by side.
+    The base context lives as long as the listener: it has the keys of the session tickets.
+    `contexts` are those that the servername callback swaps in, for clients that name no server as
+    well: other ones are for all handshakes to come and touch no connection. A context holds one
+    certificate a kind of key, so that RSA and ECDSA stand side by side.
     """
 
-    def __init__(self, config: TLSConfig) -> None:
-        """Raises OSError or SSL.Error when a file can't be read or used."""
-        self._exact: dict[bytes, SSL.Context] = {}
-        self._wildcard: dict[bytes, SSL.Context] = {}
-        self._default: SSL.Context
-        self.load(config)
-        # Its certificate is that of the default, for clients that name no server.
-        self.context = _context([(c.certificate, c.key) for c in config.certificates[:1]])
+    def __init__(self, contexts: Contexts) -> None:
+        """Raises OSError or SSL.Error when a file can't be read or used any more."""
+        self.contexts = contexts
+        self.context = _context([contexts.first])
         self.context.set_tlsext_servername_callback(self._choose)
-
-    def load(self, config: TLSConfig) -> None:
-        """Take these certificates for all handshakes to come."""
-        by_name: dict[bytes, dict[str, tuple[Path, Path]]] = {}
-        first: dict[str, tuple[Path, Path]] = {}
-        for certificate in config.certificates:
-            files = (certificate.certificate, certificate.key)
-            kind, names = _kind_and_names(certificate.certificate)
-            first.setdefault(kind, files)
-            for name in names:
-                by_name.setdefault(name, {}).setdefault(kind, files)
-        built: dict[tuple[tuple[Path, Path], ...], SSL.Context] = {}
-
-        def context(files: Iterable[tuple[Path, Path]]) -> SSL.Context:
-            key = tuple(sorted(files))
-            if key not in built:
-                built[key] = _context(list(key))
-            return built[key]
-
-        self._default = context(first.values())
-        contexts = {name: context(kinds.values()) for name, kinds in by_name.items()}
-        self._wildcard = {name[1:]: c for name, c in contexts.items() if name.startswith(b"*.")}
-        self._exact = {name: c for name, c in contexts.items() if not name.startswith(b"*.")}
 
     def _choose(self, connection: SSL.Connection) -> None:
         """The servername callback: a wildcard stands for exactly one label (RFC 6125 6.4.3)."""
         name = (connection.get_servername() or b"").lower().removesuffix(b".")
-        chosen = self._exact.get(name)
+        contexts = self.contexts
+        chosen = contexts.exact.get(name)
         if chosen is None:
-            chosen = self._wildcard.get(name[max(name.find(b"."), 0) :], self._default)
+            chosen = contexts.wildcard.get(name[max(name.find(b"."), 0) :], contexts.default)
         connection.set_context(chosen)
 
 
@@ -269,4 +296,8 @@ def _context(files: list[tuple[Path, Path]]) -> SSL.Context:
 
 
 def _select_protocol(connection: SSL.Connection, offered: list[bytes]) -> Any:
-    return b"http/1.1" if b"http/1.1" in offered else SSL.NO_OVERLAPPING_PROTOCOLS
+    if b"http/1.1" in offered:
+        return b"http/1.1"
+    # Raising is how the callback asks for the alert. pyOpenSSL raises it again out of the
+    # handshake, where it is an end like any other.
+    raise SSL.Error([("SSL routines", "", "no application protocol")])

@@ -11,6 +11,7 @@ import threading
 import time
 from pathlib import Path
 
+import attrs
 from cryptography import x509
 from OpenSSL import SSL
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
@@ -93,13 +94,29 @@ class Handshakes(TLSTest):
         for offered, agreed in (
             (["h2", "http/1.1"], "http/1.1"),
             (["http/1.1"], "http/1.1"),
-            (["h2"], None),
             ([], None),
         ):
             context = client_context()
             if offered:
                 context.set_alpn_protocols(offered)
             self.assertEqual(self.client(context).sock.selected_alpn_protocol(), agreed)
+
+    @in_thread
+    def test_alpn_without_ours(self):
+        """RFC 7301 3.2: the alert no_application_protocol, whichever context was chosen."""
+        self.backend()
+        self.serve_tls(tls=[certificate("ecdsa", NAME), certificate("ecdsa", "b.example.net")])
+        for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+            for name in (None, NAME, "b.example.net"):
+                context = client_context(version)
+                context.set_alpn_protocols(["h2", "spdy/1"])
+                with self.assertRaises(ssl.SSLError) as caught:
+                    self.client(context, name=name)
+                # Python has no name for OpenSSL's reason.
+                self.assertIn("no application protocol", str(caught.exception))
+        self.soon(lambda: self.proxy.counters.handshakes_failed, 6)
+        # Nothing of it is left for the next ones.
+        self.assertEqual(self.ask(context=client_context()).status, 200)
 
     @in_thread
     def test_resumption(self):
@@ -155,7 +172,7 @@ class Handshakes(TLSTest):
 
     @in_thread
     def test_reload_touches_no_connection(self):
-        """`Certificates.load` swaps for handshakes to come; sessions go on."""
+        """Other contexts are for handshakes to come; sessions go on."""
         self.backend()
         self.serve_tls()
         context = client_context()
@@ -163,13 +180,17 @@ class Handshakes(TLSTest):
         client.send(GET)
         client.response()
         new = certificate("ecdsa", "new.example.com")
-        certificates = self.service.listeners[-1]._certificates
-        config = self.service._web.listen[-1].tls.certificates[0]
+        web = self.service._web
+        config = web.listen[-1].tls.certificates[0]
         changed = type(config)(certificate=Path(new["certificate"]), key=Path(new["key"]))
-        self.on_reactor(certificates.load, TLSConfig(certificates=(changed,)))
-        self.assertEqual(
-            self.served(self.client(client_context(), name=NAME)), "ecdsa new.example.com"
-        )
+        listen = attrs.evolve(web.listen[-1], tls=TLSConfig(certificates=(changed,)))
+        web = attrs.evolve(web, listen=(*web.listen[:-1], listen))
+        listener = self.service.listeners[-1]
+        self.assertEqual(self.on_reactor(self.service.reload, web), [f"certificates of {listener}"])
+        self.assertIs(self.service.listeners[-1], listener)
+        for name in (NAME, None):
+            again = self.client(client_context(), name=name)
+            self.assertEqual(self.served(again), "ecdsa new.example.com")
         client.send(GET)
         self.assertEqual(client.response().status, 200)
         again = self.client(context, name=NAME, session=client.sock.session)
