@@ -6,6 +6,7 @@ Rows that don't hold are collected, and told together at the end of a test.
 """
 
 import re
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -80,11 +81,13 @@ def head(*lines: bytes) -> bytes:
 class Recorder(Backend):
     """Answers one request a connection with `data`, then reads to the end of the connection.
 
-    `ends`: how each connection ended. `data` may be a function of the request.
+    `ends`: how each connection ended. `data` may be a function of the request. `shuts`: it ends its
+    own direction behind the answer.
     """
 
     def __init__(self, name: str, data: Any, port: int = 0) -> None:
         self.data = data
+        self.shuts = False
         self.ends: list[str] = []
         super().__init__(name, self._serve, port)
 
@@ -94,6 +97,8 @@ class Recorder(Backend):
             probe = taken.line.startswith(b"GET /probe ")
             data = self.data(taken) if callable(self.data) else self.data
             wire.send(FINE if probe else data)
+            if self.shuts and not probe:
+                wire.sock.shutdown(socket.SHUT_WR)
         finally:
             self.ends.append(wire.end())
 
