@@ -92,6 +92,7 @@ class Recorder(Backend):
         super().__init__(name, self._serve, port)
 
     def _serve(self, wire: Wire) -> None:
+        end = "reset"
         try:
             taken = self.take(wire)
             probe = taken.line.startswith(b"GET /probe ")
@@ -99,8 +100,11 @@ class Recorder(Backend):
             wire.send(FINE if probe else data)
             if self.shuts and not probe:
                 wire.sock.shutdown(socket.SHUT_WR)
+            end = wire.end()
+        except EOFError:
+            end = "eof"
         finally:
-            self.ends.append(wire.end())
+            self.ends.append(end)
 
     def saw(self) -> list[bytes]:
         """All bytes of each connection that has ended, probes left out."""
