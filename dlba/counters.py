@@ -21,12 +21,16 @@ WEB_COUNTERS: Final[dict[str, str]] = {
     "handshakes_failed": "TLS handshakes that failed or took longer than `timeouts.handshake`",
     "tls_floods_cut": "TLS connections closed for messages that never carry data",
     "requests": "requests whose head was read and valid",
+    "requests_redirected": "requests answered with a redirection to HTTPS",
     "requests_refused": "requests answered by DLBA itself: they break a rule (4xx, 501, 505)",
     "requests_timed_out": "requests cut off by a deadline on the client's side",
     "requests_aborted": "requests whose client went away before the response was complete",
     "responses": "final responses relayed completely",
+    "tunnels": "connections that switched to another protocol (WebSocket)",
+    "tunnels_timed_out": "such connections cut off after `timeouts.tunnel` without a byte",
     "responses_broken": "responses that broke off after their head was relayed",
     "backend_connects": "connections to backends begun",
+    "backend_reuses": "requests sent over a kept connection to their backend (`reuse`)",
     "backend_connect_failures": "connections to backends refused, unreachable or timed out",
     "backend_errors": "backends that closed early or sent what isn't HTTP (502)",
     "backend_timeouts": "responses that didn't come within `timeouts.response` (504)",
@@ -35,6 +39,9 @@ WEB_COUNTERS: Final[dict[str, str]] = {
     "reroutes": "requests sent to another backend than the one first chosen",
     "retries": "requests sent once more after the connection broke before any response",
     "cookies_injected": "persistence cookies given out",
+    "checks": "checks of backends made, as `check` of their pool asks",
+    "checks_failed": "checks of backends with another result than a status of 200 to 399 in time",
+    "checks_put_off": "checks not made for want of our own descriptors or ports",
     "internal_errors": "exceptions caught at the boundary of one connection: a bug, see the log",
 }
 
@@ -52,12 +59,16 @@ class Counters:
     handshakes_failed: int
     tls_floods_cut: int
     requests: int
+    requests_redirected: int
     requests_refused: int
     requests_timed_out: int
     requests_aborted: int
     responses: int
+    tunnels: int
+    tunnels_timed_out: int
     responses_broken: int
     backend_connects: int
+    backend_reuses: int
     backend_connect_failures: int
     backend_errors: int
     backend_timeouts: int
@@ -66,6 +77,9 @@ class Counters:
     reroutes: int
     retries: int
     cookies_injected: int
+    checks: int
+    checks_failed: int
+    checks_put_off: int
     internal_errors: int
 
     def __init__(self) -> None:

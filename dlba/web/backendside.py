@@ -1,17 +1,19 @@
 """Moves bytes between one backend's connection and the exchange that it serves.
 
-A connection carries one request. It is made without any of Twisted's machinery: a non-blocking
-connect, the request sent at once if the kernel takes it, the descriptor registered with the poller.
-`exchange` gets `connected`, `received`, `backend_eof`, `backend_failed` and `upload_drained`.
+It is made without any of Twisted's machinery: a non-blocking connect, the request sent at once if
+the kernel takes it, the descriptor registered with the poller. Whoever it serves gets the
+events of `dlba.web.front.BackendEvents`.
 
-After a full response the side is closed by a reset, so that no TIME_WAIT holds a port, here or at
-the backend (docs/decisions/0002). With `backend_close: wait` the backend gets a second to close
-first, and is answered in kind.
+A connection carries one request. After a full response it is closed by a reset, so that no
+TIME_WAIT holds a port, here or at the backend (docs/decisions/0002). With `backend_close: wait` the
+backend gets a second to close first, and is answered in kind. With `reuse: true` it is parked
+instead, and may `serve` another exchange; whatever a backend says unasked ends it.
 """
 
 from __future__ import annotations
 
 import _socket
+import contextlib
 import errno
 import socket
 import time
@@ -21,7 +23,7 @@ from dlba.poller import READ, WRITE
 from dlba.web.stream import READ_SIZE, reset
 
 if TYPE_CHECKING:
-    from dlba.web.exchange import Exchange
+    from dlba.web.front import BackendEvents
     from dlba.web.pool import Backend
     from dlba.web.proxy import Proxy
 
@@ -46,13 +48,20 @@ _WAIT: Final = 1.0
 _FLAGS: Final = socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
 
 
+#: Backlogs are counted in blocks of 4 KiB: most never reach one, which costs nothing.
+_BLOCK: Final = 12  # bits
+
+
 class BackendSide:
     """One connection to a backend. `deadline`, `slot`: see `dlba.web.deadlines`."""
 
     __slots__ = (
+        "_blocks",
+        "_ending",
         "_exchange",
         "_fd",
         "_mask",
+        "_parked",
         "_parts",
         "_paused",
         "_proxy",
@@ -63,15 +72,18 @@ class BackendSide:
         "connected",
         "deadline",
         "slot",
+        "starved",
     )
 
-    def __init__(self, proxy: Proxy, exchange: Exchange, backend: Backend, data: bytes) -> None:
+    def __init__(
+        self, proxy: Proxy, exchange: BackendEvents, backend: Backend, data: bytes
+    ) -> None:
         """Begin to connect, and send `data` if that goes at once.
 
         Raises OSError when it fails at once: `errno` in `OWN_ERRORS` is our own fault.
         """
         self._proxy = proxy
-        self._exchange: Exchange | None = exchange
+        self._exchange: BackendEvents | None = exchange
         self.backend = backend
         address = backend.address
         sock = _socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET, _FLAGS)
@@ -81,7 +93,15 @@ class BackendSide:
         self._parts: list[bytes | memoryview] = []
         #: Bytes of the request that the backend hasn't taken yet.
         self.backlog = 0
+        #: What of it is counted in `proxy.memory`, in blocks.
+        self._blocks = 0
         self._paused = False
+        #: Waits for memory before it reads on.
+        self.starved = False
+        #: Nothing more is sent once the backlog is gone.
+        self._ending = False
+        #: Idle, kept for another exchange.
+        self._parked = False
         #: The backend's kernel has taken a byte of the request.
         self.connected = False
         self.deadline = 0.0
@@ -108,6 +128,8 @@ class BackendSide:
             raise
         proxy.open_backends += 1
         backend.open_connections += 1
+        if self.backlog >> _BLOCK:
+            self._count()
 
     # Events
 
@@ -129,14 +151,18 @@ class BackendSide:
             exchange.backend_failed(None)
 
     def expire(self, now: float) -> None:
-        """The second of `backend_close: wait` is over."""
+        """The second of `backend_close: wait` is over, or the time that it may be idle."""
         self.reset()
 
     def read(self) -> None:
         """Read what there is, up to the budget of one turn."""
+        memory = self._proxy.memory
         for _ in range(_READS):
             exchange = self._exchange
             if exchange is None:
+                return
+            if memory.full:
+                self._starve()
                 return
             try:
                 data = self._recv(READ_SIZE)
@@ -157,6 +183,18 @@ class BackendSide:
         if self._exchange is not None:
             self._want(self._mask | READ)
 
+    def _starve(self) -> None:
+        """Read nothing until there is memory again."""
+        self._want(self._mask & ~READ)
+        self.starved = True
+        self._proxy.memory.wait(self)
+
+    def resume_memory(self) -> None:
+        """There is memory again: see `dlba.web.memory`."""
+        self.starved = False
+        if self._fd >= 0 and not self._paused:
+            self._want(self._mask | READ)
+
     def _flush(self) -> None:
         exchange = self._exchange
         assert exchange is not None
@@ -172,6 +210,7 @@ class BackendSide:
                 # A backend may answer and close before it has read everything: what it said is
                 # read first, and its end is found there.
                 self.backlog = 0
+                self._count()
                 self._want(0 if self._paused else READ)
             else:
                 exchange.backend_failed(error)
@@ -179,6 +218,8 @@ class BackendSide:
         if taken < len(data):
             parts.append(memoryview(data)[taken:])
         self.backlog = len(data) - taken
+        if self._blocks or self.backlog >> _BLOCK:
+            self._count()
         if taken and not self.connected:
             self.connected = True
             exchange.connected()
@@ -187,6 +228,8 @@ class BackendSide:
                 self._want(READ | WRITE)
         else:
             self._want(0 if self._paused else READ)
+            if self._ending:
+                self._shut_down()
             exchange.upload_drained()
 
     # From the exchange
@@ -196,6 +239,7 @@ class BackendSide:
         if self._parts:
             self._parts.append(data)
             self.backlog += len(data)
+            self._count()
             return
         try:
             taken = self._sock.send(data)
@@ -207,7 +251,31 @@ class BackendSide:
         if taken < len(data):
             self._parts.append(memoryview(data)[taken:])
             self.backlog = len(data) - taken
+            self._count()
             self._want(self._mask | WRITE)
+
+    def end(self) -> None:
+        """Close our direction once everything is written; the backend may go on."""
+        self._ending = True
+        if not self._parts:
+            self._shut_down()
+
+    def _shut_down(self) -> None:
+        # A backend that is gone already is found by reading.
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_WR)
+
+    def _count(self) -> None:
+        """Tell the memory of all buffers what the backlog is now."""
+        blocks = self.backlog >> _BLOCK
+        if blocks != self._blocks:
+            change = blocks - self._blocks
+            self._blocks = blocks
+            self._proxy.memory.change(change << _BLOCK)
+
+    def attach(self, exchange: BackendEvents) -> None:
+        """Serve `exchange` from now on, in the middle of the connection."""
+        self._exchange = exchange
 
     def pause(self) -> None:
         """Read nothing until `resume()`."""
@@ -244,6 +312,49 @@ class BackendSide:
         self._proxy.closing.add(self)
         self._await_close()
 
+    def park(self) -> None:
+        """The response is complete and the backend keeps the connection: another may use it."""
+        proxy = self._proxy
+        self._exchange = None
+        self._parked = True
+        self._paused = False
+        proxy.open_backends -= 1
+        self.backend.open_connections -= 1
+        self._want(READ)
+        proxy.idle.park(self, time.monotonic())
+
+    def serve(self, exchange: BackendEvents, data: bytes) -> bool:
+        """Send another request on a parked connection; False: it was no good, and is closed."""
+        try:
+            # What a backend said unasked would be taken for the answer.
+            self._sock.recv(1, socket.MSG_PEEK)
+            taken = -1
+        except BlockingIOError:
+            taken = 0
+        except OSError:
+            taken = -1
+        if not taken:
+            try:
+                taken = self._sock.send(data)
+            except BlockingIOError:
+                pass
+            except OSError:
+                taken = -1
+        if taken < 0:
+            self.reset()
+            return False
+        proxy = self._proxy
+        self._parked = False
+        self._exchange = exchange
+        proxy.open_backends += 1
+        self.backend.open_connections += 1
+        if taken < len(data):
+            self._parts.append(memoryview(data)[taken:])
+            self.backlog = len(data) - taken
+            self._count()
+            self._want(READ | WRITE)
+        return True
+
     def reset(self) -> None:
         """Close now, with a reset."""
         self._exchange = None
@@ -270,9 +381,17 @@ class BackendSide:
         if self._mask:
             proxy.poller.forget(self._fd)
         proxy.deadlines.forget(self)
-        proxy.closing.discard(self)
         self._fd = -1
         self._parts.clear()
+        if self._blocks:
+            self.backlog = 0
+            self._count()
+        if self.starved:
+            proxy.memory.forget(self)
+        if self._parked:
+            proxy.idle.forget(self)
+            return
+        proxy.closing.discard(self)
         proxy.open_backends -= 1
         self.backend.open_connections -= 1
 

@@ -52,6 +52,11 @@ class ChunkedReader:
         self.rest = b""
 
     @property
+    def held(self) -> int:
+        """Bytes kept of a line whose end hasn't come."""
+        return len(self._line)
+
+    @property
     def done(self) -> bool:
         """The last chunk and the trailers have been read."""
         return self._state == _DONE

@@ -39,6 +39,8 @@ LINGER_BYTES: Final = 1024 * 1024
 LINGER_SECONDS: Final = 2.0
 #: What a new connection's first request has to come in when the node stops.
 STOP_GRACE: Final = 1.0
+#: What is kept is counted in blocks of 4 KiB: most clients never keep one, which costs nothing.
+_BLOCK: Final = 12  # bits
 #: The peer is gone in both directions, or the connection is in error.
 _GONE: Final = select.EPOLLHUP | select.EPOLLERR
 
@@ -50,6 +52,7 @@ class ClientSocket:
 
     __slots__ = (
         "_again",
+        "_blocks",
         "_discarded",
         "_fd",
         "_front",
@@ -59,6 +62,7 @@ class ClientSocket:
         "_queued",
         "_reading",
         "_sock",
+        "_starved",
         "_state",
         "_stream",
         "_then",
@@ -67,11 +71,14 @@ class ClientSocket:
         "closed",
         "deadline",
         "forwarded",
+        "held",
         "host",
         "local_port",
         "port",
+        "redirect_port",
         "slot",
         "tls",
+        "trusted",
     )
 
     def __init__(
@@ -81,14 +88,21 @@ class ClientSocket:
         stream: Stream,
         peer: tuple[str, int],
         local_port: int,
+        redirect_port: int = 0,
     ) -> None:
-        """`peer`: the client's address and port; `local_port`: the listener's."""
+        """`peer`: the client's address and port; `local_port`: the listener's.
+
+        `redirect_port`: the HTTPS port to which its clients are sent; 0: they are served.
+        """
         self._proxy = proxy
         self._stream = stream
         self._sock = sock
         self._fd = sock.fileno()
         self.host, self.port = peer
         self.local_port = local_port
+        self.redirect_port = redirect_port
+        #: It is a proxy whose forwarding fields count.
+        self.trusted = proxy.forwarding.trusts(self.host)
         self.tls = stream.tls
         #: The fields X-Forwarded-For and -Proto of this client, for `forward.request_head`.
         self.forwarded = (
@@ -103,7 +117,12 @@ class ClientSocket:
         self._queued = -1
         #: Nothing more is read or written: closed, or about to be.
         self.closed = False
+        #: Bytes that the front keeps, and all that is kept in blocks, as `proxy.memory` knows it.
+        self.held = 0
+        self._blocks = 0
         self._reading = True
+        #: Waits for memory before it reads on.
+        self._starved = False
         self._again = False
         self._write_failed = False
         #: How to end when the backlog is gone: None (not at all), "close" or "linger".
@@ -150,7 +169,9 @@ class ClientSocket:
         state = self._state
         if state == _OPEN:
             if self._write_failed or (
-                mask & _GONE and not self._reading and self._proxy.poller.gone(self._fd)
+                mask & _GONE
+                and (self._starved or not self._reading)
+                and self._proxy.poller.gone(self._fd)
             ):
                 self._lose()
                 return
@@ -175,7 +196,11 @@ class ClientSocket:
         stream = self._stream
         size = stream.read_size
         budget = READ_BUDGET
+        memory = self._proxy.memory
         while budget > 0:
+            if memory.full:
+                self._starve()
+                return
             try:
                 data = stream.read(size)
             except OSError:
@@ -194,6 +219,37 @@ class ClientSocket:
             if len(data) < size or not self._reading or self._state != _OPEN:
                 return
             budget -= size
+
+    def _starve(self) -> None:
+        """Read nothing until there is memory again; the deadlines go on."""
+        self._want(self._mask & ~READ)
+        self._starved = True
+        self._proxy.memory.wait(self)
+        self._front.squeeze()
+
+    def resume_memory(self) -> None:
+        """There is memory again: see `dlba.web.memory`."""
+        self._starved = False
+        if self._reading and self._state == _OPEN:
+            self._want(self._mask | READ)
+
+    def hold(self, size: int) -> None:
+        """The front keeps `size` bytes now."""
+        self.held = size
+        self._count()
+
+    def _count(self) -> None:
+        """Tell the memory of all buffers what is kept for this client now."""
+        blocks = (self.backlog + self.held) >> _BLOCK
+        if blocks != self._blocks:
+            change = blocks - self._blocks
+            self._blocks = blocks
+            self._proxy.memory.change(change << _BLOCK)
+
+    def hand_over(self, front: ClientFront) -> None:
+        """Another front speaks with the client from now on."""
+        self._front = front
+        self.hold(0)
 
     def _shake_hands(self) -> None:
         counters = self._proxy.counters
@@ -264,7 +320,8 @@ class ClientSocket:
         """Read again; what is there already comes in the next turn."""
         if not self._reading and self._state == _OPEN and self._then is None:
             self._reading = True
-            self._want(self._mask | READ)
+            if not self._starved:
+                self._want(self._mask | READ)
 
     def call_again(self) -> None:
         """Call `front.advance()` in the next turn, after everybody else."""
@@ -278,6 +335,7 @@ class ClientSocket:
         if self.backlog:
             self._parts.append(data)
             self.backlog += len(data)
+            self._count()
             return
         if self._write_failed or self._state != _OPEN:
             return
@@ -291,6 +349,7 @@ class ClientSocket:
         if taken < len(data):
             self._parts.append(memoryview(data)[taken:])
             self.backlog = len(data) - taken
+            self._count()
             self._queued = -1
             self._want(self._mask | (READ if self._stream.wants_read else WRITE))
 
@@ -311,6 +370,7 @@ class ClientSocket:
                     parts[0] = memoryview(part)[taken:]
                 break
             parts.popleft()
+        self._count()
         if not parts:
             if self._then is not None:
                 self._want(self._mask & ~WRITE)
@@ -421,7 +481,11 @@ class ClientSocket:
         proxy.poller.forget(self._fd)
         proxy.deadlines.forget(self)
         self._parts.clear()
-        self.backlog = 0
+        self.backlog = self.held = 0
+        if self._blocks:
+            self._count()
+        if self._starved:
+            proxy.memory.forget(self)
         self._reading = False
         with contextlib.suppress(OSError):
             close()

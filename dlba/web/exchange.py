@@ -5,8 +5,10 @@ backend, tries the next one when it can't be reached, relays both bodies as they
 who is waited for. Backpressure: whoever doesn't take what it was given pauses the other side.
 
 A request is sent again only if no byte of it was accepted by a backend's kernel, or if it is
-idempotent, wholly buffered, no byte of a response has come and the connection broke.
-Source: web.md rules 5 to 9, 12 and 13; RFC 9110 9.2.2, 15.2; the seed's "DLBA Server Architecture".
+idempotent, wholly buffered, no byte of a response has come and the connection broke. For the same
+reason only such a request goes over a connection that served another one before (`reuse`): the
+backend may be about to close it.
+Source: web.md rules 5 to 9, 12 to 14; RFC 9110 9.2.2, 15.2; the seed's "DLBA Server Architecture".
 """
 
 from __future__ import annotations
@@ -19,15 +21,16 @@ from dlba.web.backendside import OWN_ERRORS, BackendSide
 from dlba.web.body import chunk
 from dlba.web.choice import choose
 from dlba.web.cookie import cookie_values, cut_cookie, inject
-from dlba.web.forward import request_head
+from dlba.web.forward import CLOSE, KEEP, added_fields, request_head, switch_request
 from dlba.web.head import CHUNKED
 from dlba.web.response import UNTIL_CLOSE
 from dlba.web.responsereader import ResponseReader
+from dlba.web.upgrade import offered, switched
 
 if TYPE_CHECKING:
     from dlba.web.choice import Site
+    from dlba.web.front import ExchangeFront
     from dlba.web.head import RequestHead
-    from dlba.web.http1 import Http1
     from dlba.web.pool import Backend
     from dlba.web.proxy import Proxy
     from dlba.web.response import ResponseHead
@@ -55,10 +58,14 @@ class Exchange:
         "_connected_at",
         "_data",
         "_front",
+        "_held",
+        "_offer",
         "_proxy",
         "_reader",
         "_request",
         "_response",
+        "_reusable",
+        "_reused",
         "_side",
         "_site",
         "_tried",
@@ -70,7 +77,9 @@ class Exchange:
         "retries",
     )
 
-    def __init__(self, proxy: Proxy, front: Http1, request: RequestHead, site: Site) -> None:
+    def __init__(
+        self, proxy: Proxy, front: ExchangeFront, request: RequestHead, site: Site
+    ) -> None:
         self._proxy = proxy
         self._front = front
         self._request = request
@@ -82,6 +91,12 @@ class Exchange:
         self._side: BackendSide | None = None
         #: The request as it goes out, kept as long as it may have to be sent again.
         self._data = b""
+        #: Bytes of it that are counted in `proxy.memory`.
+        self._held = 0
+        #: The protocols that the backend may switch to, as it is told; b"": none.
+        self._offer = b""
+        #: A kept connection may be used; one is.
+        self._reusable = self._reused = False
         self._values: list[bytes] = []
         self._tried: list[Backend] = []
         self._upload_chunked = False
@@ -112,11 +127,40 @@ class Exchange:
             self._upload_chunked = True
             if body:
                 body = chunk(body)
-        socket = self._front.socket
-        own_host = b"" if request.host_field else socket.own_host()
-        self._data = request_head(request, socket.forwarded, own_host, length) + body
+        end = CLOSE
+        if request.upgrade and site.upgrade:
+            self._offer = offered(request.upgrade, site.upgrade)
+        if self._offer:
+            end = switch_request(self._offer)
+        elif site.pool.config.reuse:
+            end = KEEP
+            self._reusable = complete and request.method in _IDEMPOTENT
+        fields = request.fields
+        if site.request_headers:
+            fields = site.request_headers.apply(fields)
+        self._data = request_head(request, fields, self._added(request), length, end) + body
+        if body:
+            self._held = len(body)
+            self._proxy.memory.change(self._held)
         backend, self.reason = choose(site, request, self._values, now, ())
         self._connect(backend, now, 503)
+
+    def _added(self, request: RequestHead) -> bytes:
+        """The field lines that we add to the request: forwarding, Via, a Host where none came."""
+        proxy = self._proxy
+        socket = self._front.socket
+        host = request.host_field
+        needed = not host and self._site.request_headers.host is None
+        own_host = socket.own_host() if needed else b""
+        if socket.trusted:
+            added = proxy.forwarding.fields(request.forwarding, socket.host, socket.tls, host)
+            if own_host:
+                added += b"\r\nHost: " + own_host
+        else:
+            added = added_fields(request, socket.forwarded, own_host)
+        if proxy.via:
+            added += proxy.via[request.minor]
+        return added
 
     def body(self, data: bytes, complete: bool) -> None:
         """More of the request's body, decoded (maybe b"" at its end)."""
@@ -145,9 +189,20 @@ class Exchange:
 
     def abandon(self) -> None:
         """End the backend's side; the front ends the client's."""
+        self._forget_data()
+        self._drop_side()
+
+    def _drop_side(self) -> None:
         side, self._side = self._side, None
         if side is not None:
             side.reset()
+
+    def _forget_data(self) -> None:
+        """The request needn't be sent again."""
+        self._data = b""
+        if self._held:
+            self._proxy.memory.change(-self._held)
+            self._held = 0
 
     def touch(self) -> None:
         """Something moved: set the deadline of whoever is waited for now."""
@@ -173,6 +228,9 @@ class Exchange:
             self._front.broken("cD")
         elif self._waits_for_body():
             self._front.body_timed_out()
+        elif side is not None and side.starved:
+            # It is we who don't read.
+            self.touch()
         else:
             counters.backend_timeouts += 1
             self.abandon()
@@ -200,16 +258,24 @@ class Exchange:
 
     def _connect(self, backend: Backend | None, now: float, status: int) -> None:
         """Connect to `backend`, and if that fails at once to the next ones."""
-        counters = self._proxy.counters
+        proxy = self._proxy
+        counters = proxy.counters
         while backend is not None:
             self.backend = backend
             self._begun = now
+            if self._reusable and self._take_parked(backend):
+                self.connected()
+                return
             counters.backend_connects += 1
             try:
-                side = BackendSide(self._proxy, self, backend, self._data)
+                side = BackendSide(proxy, self, backend, self._data)
             except OSError as error:
                 if error.errno in OWN_ERRORS:
+                    if proxy.idle.drop_oldest():
+                        # Idle connections hold descriptors and ports.
+                        continue
                     counters.own_connect_failures += 1
+                    self.abandon()
                     self._front.failed(503, "the service is overloaded", "RC")
                     return
                 backend = self._next(backend, now, error.strerror or "unreachable")
@@ -225,10 +291,21 @@ class Exchange:
                 seconds = self._site.pool.config.connect_timeout
                 self._front.socket.limit(min(seconds, self._connect_until - now))
             return
-        self._data = b""
+        self._forget_data()
         counters.backends_unavailable += 1
         sentence = "no web server can be reached"
         self._front.failed(status, sentence, "sC" if status == 504 else "SC")
+
+    def _take_parked(self, backend: Backend) -> bool:
+        """Send the request over a kept connection to `backend`, if there is a good one."""
+        idle = self._proxy.idle
+        while (side := idle.take(backend)) is not None:
+            if side.serve(self, self._data):
+                self._side = side
+                self._reused = True
+                self._proxy.counters.backend_reuses += 1
+                return True
+        return False
 
     def _next(self, backend: Backend, now: float, reason: str) -> Backend | None:
         """Mark `backend` failed; the one to try now, or None."""
@@ -252,7 +329,8 @@ class Exchange:
     def _unreachable(self, now: float, status: int, reason: str) -> None:
         side = self._side
         assert side is not None
-        self.abandon()
+        self._drop_side()
+        self._reader = ResponseReader(self._request.method == b"HEAD")
         self._connect(self._next(side.backend, now, reason), now, status)
 
     # From the backend side
@@ -267,7 +345,7 @@ class Exchange:
             self._site.pool.recover(backend)
             self._proxy.backend_recovered(backend)
         if not self._front.complete or self._request.method not in _IDEMPOTENT:
-            self._data = b""
+            self._forget_data()
         self.touch()
 
     def upload_drained(self) -> None:
@@ -288,7 +366,7 @@ class Exchange:
         response = self._response
         if response is not None and response.length == UNTIL_CLOSE:
             self._front.respond_body(b"", True)
-            self._finish()
+            self._finish(False)
         else:
             self._broke()
 
@@ -304,19 +382,26 @@ class Exchange:
         """The connection ended before the response did."""
         counters = self._proxy.counters
         side = self._side
-        self.abandon()
+        self._drop_side()
         if self.responding:
             counters.responses_broken += 1
+            self._forget_data()
             self._front.broken("SD")
             return
         if self._data and not self._reader.heard and side is not None:
             now = time.monotonic()
-            other = self._other(side.backend, now)
+            if self._reused:
+                # The backend closed it before the request came: that isn't a failure.
+                self._reusable = self._reused = False
+                other: Backend | None = side.backend
+            else:
+                other = self._other(side.backend, now)
             if other is not None:
                 counters.retries += 1
                 self._connect(other, now, 503)
                 return
         counters.backend_errors += 1
+        self._forget_data()
         self._front.failed(502, "the web server closed the connection too soon", "SH")
 
     # The response
@@ -327,23 +412,33 @@ class Exchange:
             response = reader.head(data)
             while response is not None and response.status < 200:
                 if response.status == 101:
-                    raise BackendError("head", "a switch of protocols that nobody asked for")
+                    self._switch(response)
+                    return
                 self._front.interim(response)
                 response = reader.head(b"")
             if response is None:
                 self.touch()
                 return
-            body, ended, _ = reader.body(response, reader.rest())
+            body, ended, more = reader.body(response, reader.rest())
         except BackendError:
             self._bad_response()
             return
         self._response = response
-        self._data = b""
+        fields = self._answered(response)
+        self.responding = True
+        self._front.respond(response, fields, body, ended)
+        self._go_on(ended, more)
+
+    def _answered(self, response: ResponseHead) -> bytes:
+        """The backend has answered: the field lines that go to the client."""
+        self._forget_data()
         self._answered_at = time.monotonic()
         fields = response.fields
         site = self._site
         backend = self.backend
         assert backend is not None
+        if site.response_headers:
+            fields = site.response_headers.apply(fields)
         if site.schedule == "cookie":
             fields, given = inject(
                 fields, site.cookie, backend.token, self.reason != "cookie", time.time()
@@ -351,22 +446,37 @@ class Exchange:
             if given:
                 backend.cookie_groups += given
                 self._proxy.counters.cookies_injected += given
+        if self._proxy.via:
+            fields += self._proxy.via[1]
+        return fields
+
+    def _switch(self, response: ResponseHead) -> None:
+        """The backend says that it has switched protocols. Raises BackendError if nobody asked."""
+        if not self._offer or not switched(response.upgrade, self._offer):
+            raise BackendError("head", "a switch of protocols that nobody asked for")
+        fields = self._answered(response)
         self.responding = True
-        self._front.respond(response, fields, body, ended)
-        self._go_on(ended)
+        side, self._side = self._side, None
+        backend = self.backend
+        assert backend is not None
+        assert side is not None
+        backend.answered(self._answered_at - self._begun)
+        self._proxy.counters.tunnels += 1
+        self._front.switch(response, fields, side, self._reader.rest())
 
     def _relay(self, response: ResponseHead, data: bytes) -> None:
         try:
-            body, ended, _ = self._reader.body(response, data)
+            body, ended, more = self._reader.body(response, data)
         except BackendError:
             self._bad_response()
             return
         self._front.respond_body(body, ended)
-        self._go_on(ended)
+        self._go_on(ended, more)
 
-    def _go_on(self, ended: bool) -> None:
+    def _go_on(self, ended: bool, more: bool) -> None:
+        """After a part of the response. `more`: the backend sent bytes that belong to nothing."""
         if ended:
-            self._finish()
+            self._finish(more)
             return
         side = self._side
         if side is not None and self._front.socket.backlog:
@@ -387,15 +497,27 @@ class Exchange:
         else:
             self._front.failed(502, "the web server sent an invalid response", "PH")
 
-    def _finish(self) -> None:
+    def _finish(self, more: bool) -> None:
         backend = self.backend
         side, self._side = self._side, None
+        response = self._response
         assert backend is not None
+        assert response is not None
         backend.answered(self._answered_at - self._begun)
         self._proxy.counters.responses += 1
         if side is not None:
-            if self._front.complete:
-                side.finish(self._site.pool.config.backend_close == "wait")
-            else:
+            config = self._site.pool.config
+            if not self._front.complete or side.backlog:
                 side.reset()
+            elif (
+                config.reuse
+                and response.keep_alive
+                and response.length != UNTIL_CLOSE
+                and not more
+                and not self._offer
+                and not self._proxy.stopping
+            ):
+                side.park()
+            else:
+                side.finish(config.backend_close == "wait")
         self._front.finished("--")

@@ -1,52 +1,81 @@
 """Decides how a head reads when it goes on: to a backend, or to the client.
 
 To a backend: `METHOD target HTTP/1.1`, the client's fields as they came, ours, one framing field,
-`Connection: close`, since a connection carries one request. To the client: the backend's fields,
-Date where it was missing, one framing field, and what becomes of the connection. Also the small
-answers that DLBA gives itself.
+and `Connection: close` where a connection carries one request. To the client: the backend's fields,
+Date where it was missing, one framing field, and what becomes of the connection.
 
 Source: web.md rules 7, 8, 10 and 11; RFC 9110 6.6.1, 15; RFC 9112 9.
 """
 
 from __future__ import annotations
 
-from http import HTTPStatus
 from typing import Final
 
-from dlba.web.head import CHUNKED, RequestHead
+from dlba.web.head import CHUNKED, HEAD_END, RequestHead
 from dlba.web.response import UNTIL_CLOSE, ResponseHead
 
-__all__ = ["answer", "interim_head", "request_head", "response_head"]
+__all__ = [
+    "CLOSE",
+    "CONTINUE",
+    "KEEP",
+    "added_fields",
+    "interim_head",
+    "request_head",
+    "response_head",
+    "switch_head",
+    "switch_request",
+]
 
-#: RFC 9110 15.5.6 asks for Allow in a 405.
-_ALLOW: Final = b"\r\nAllow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
-#: RFC 9110 names these otherwise than older versions of Python do.
-_PHRASES: Final = {413: "Content Too Large", 414: "URI Too Long"}
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+#: Ends of a head for a backend: the connection carries this request only, or may carry another.
+CLOSE: Final = b"\r\nConnection: close\r\n\r\n"
+KEEP: Final = HEAD_END
 
 
 def request_head(
-    request: RequestHead, forwarded: bytes, own_host: bytes, length: int | None
+    request: RequestHead, fields: bytes, ours: bytes, length: int | None, end: bytes = CLOSE
 ) -> bytes:
     """The head for a backend, with its CRLFCRLF.
 
-    `forwarded`: the field lines X-Forwarded-For and X-Forwarded-Proto of this client, each with the
-    CRLF before it. `own_host`: the Host for a client that sent none. `length`: bytes of the body
-    that follows, `CHUNKED`, or None for no framing field.
+    `fields`: the client's that go on; `ours`: the forwarding fields and what else we add; lines,
+    each with the CRLF before it. `length`: bytes of the body that follows, `CHUNKED`, or None for
+    no framing field. `end`: the fields of the connection and the CRLFCRLF.
+    """
+    if length is None:
+        framing = b""
+    elif length == CHUNKED:
+        framing = b"\r\nTransfer-Encoding: chunked"
+    else:
+        framing = b"\r\nContent-Length: %d" % length
+    return b"".join(
+        (request.method, b" ", request.target, b" HTTP/1.1", fields, ours, framing, end)
+    )
+
+
+def added_fields(request: RequestHead, forwarded: bytes, own_host: bytes) -> bytes:
+    """The field lines that we add to a client's request, each with the CRLF before it.
+
+    `forwarded`: X-Forwarded-For and X-Forwarded-Proto of this client. `own_host`: the Host for a
+    request that came without one; b"": none is needed.
     """
     host = request.host_field
-    parts = [request.method, b" ", request.target, b" HTTP/1.1", request.fields, forwarded]
     if host:
-        parts += (b"\r\nX-Forwarded-Host: ", host)
-    else:
-        parts += (b"\r\nHost: ", own_host)
-    if length is None:
-        parts.append(b"\r\nConnection: close\r\n\r\n")
-    elif length == CHUNKED:
-        parts.append(b"\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n")
-    else:
-        parts.append(b"\r\nContent-Length: %d\r\nConnection: close\r\n\r\n" % length)
-    return b"".join(parts)
+        return forwarded + b"\r\nX-Forwarded-Host: " + host
+    return forwarded + b"\r\nHost: " + own_host if own_host else forwarded
+
+
+def switch_request(offer: bytes) -> bytes:
+    """The end of a head for a backend that may switch to one of the protocols in `offer`."""
+    return b"\r\nConnection: upgrade\r\nUpgrade: " + offer + HEAD_END
+
+
+def switch_head(response: ResponseHead, fields: bytes) -> bytes:
+    """The head of a 101 for the client, with its CRLFCRLF. `fields`: as of `response_head`."""
+    return b"HTTP/1.1 101 %b%b\r\nConnection: upgrade\r\nUpgrade: %b\r\n\r\n" % (
+        response.reason,
+        fields,
+        response.upgrade.strip(b" \t"),
+    )
 
 
 def response_head(
@@ -85,27 +114,3 @@ def response_head(
 def interim_head(response: ResponseHead) -> bytes:
     """A 1xx response for the client: fields, no framing, no connection options."""
     return b"HTTP/1.1 %d %b%b\r\n\r\n" % (response.status, response.reason, response.fields)
-
-
-def answer(status: int, sentence: str, date: bytes, keep: bool, with_body: bool = True) -> bytes:
-    """A whole response of DLBA's own: a small page that says `sentence`.
-
-    `with_body` False: the answer to a HEAD request.
-    """
-    phrase = _PHRASES.get(status) or HTTPStatus(status).phrase
-    page = (
-        f"<!DOCTYPE html>\n<html lang=en><title>{status} {phrase}</title>"
-        f"<h1>{status} {phrase}</h1><p>{sentence}</p></html>\n"
-    ).encode()
-    return b"".join(
-        (
-            f"HTTP/1.1 {status} {phrase}".encode(),
-            date,
-            _ALLOW if status == HTTPStatus.METHOD_NOT_ALLOWED else b"",
-            b"\r\nContent-Type: text/html; charset=utf-8\r\nCache-Control: no-store",
-            b"\r\nContent-Length: %d" % len(page),
-            b"" if keep else b"\r\nConnection: close",
-            b"\r\n\r\n",
-            page if with_body else b"",
-        )
-    )

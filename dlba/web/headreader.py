@@ -34,7 +34,7 @@ class HeadReader:
         Raises HeadError: what waits is no request and never will be; see `line`.
         """
         buffer = self.buffer
-        if buffer[0] < 33 and buffer.startswith(b"\r\n"):
+        while buffer[0] < 33 and buffer.startswith(b"\r\n"):
             # RFC 9112 2.2: one empty line before a request is ignored.
             if self._blank:
                 raise HeadError(400, "the request begins with empty lines")

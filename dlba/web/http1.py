@@ -15,18 +15,21 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from dlba.errors import HeadError
+from dlba.web.answers import https_location, redirection
 from dlba.web.body import chunk
 from dlba.web.clientsocket import STOP_GRACE
 from dlba.web.exchange import Exchange
-from dlba.web.forward import CONTINUE, answer, interim_head, response_head
+from dlba.web.forward import CONTINUE, interim_head, response_head, switch_head
 from dlba.web.head import HEAD_END, RequestHead
 from dlba.web.headreader import HeadReader
 from dlba.web.requestbody import RequestBody
 from dlba.web.requestlog import RequestLog
+from dlba.web.tunnel import Tunnel
 
 if TYPE_CHECKING:
     from dlba.web.choice import Site
     from dlba.web.clientsocket import ClientSocket
+    from dlba.web.front import BackendBytes
     from dlba.web.proxy import Proxy
     from dlba.web.response import ResponseHead
 
@@ -86,7 +89,7 @@ class Http1:
     def in_plain(self) -> bytes:
         """See `ClientFront`."""
         sentence = "this port speaks HTTPS: begin the address with https://"
-        return answer(400, sentence, self._proxy.date_line(), False)
+        return self._proxy.answers.answer(400, sentence, self._proxy.date_line(), False)
 
     def received(self, data: bytes) -> None:
         """See `ClientFront`."""
@@ -98,8 +101,15 @@ class Http1:
         heads.buffer = heads.buffer + data if heads.buffer else data
         if self._exchange is None:
             self.advance()
-        elif len(heads.buffer) >= READ_AHEAD:
+            return
+        self.socket.hold(len(heads.buffer))
+        if len(heads.buffer) >= READ_AHEAD:
             self.socket.pause()
+
+    def squeeze(self) -> None:
+        """See `ClientFront`."""
+        if self._collected:
+            self._send_collected()
 
     def drained(self) -> None:
         """See `ClientFront`."""
@@ -175,6 +185,9 @@ class Http1:
             if not self._next_request():
                 break
         self._advancing = False
+        held = len(self._heads.buffer)
+        if self.complete and held != self.socket.held:
+            self.socket.hold(held)
         if self._eof:
             self.stop()
         elif self.complete:
@@ -210,6 +223,9 @@ class Http1:
         if site is None:
             self._refuse(404, "no site is served under this name and path", "PR")
             return self.complete
+        if self.socket.redirect_port and not self._came_by_https(request):
+            self._redirect(request)
+            return self.complete
         if not length:
             self._exchange = exchange = Exchange(proxy, self, request, site)
             exchange.begin(b"", True)
@@ -228,6 +244,20 @@ class Http1:
             # The first head's time runs since the accept or the handshake already.
             if not self._first:
                 self.socket.limit(self._proxy.timeouts.head)
+
+    def _came_by_https(self, request: RequestHead) -> bool:
+        """Whether a proxy in front of us, whose word counts, says that its client spoke HTTPS."""
+        return self.socket.trusted and self._proxy.forwarding.https(request.forwarding)
+
+    def _redirect(self, request: RequestHead) -> None:
+        """Send the client to the same host at HTTPS."""
+        socket = self.socket
+        self._proxy.counters.requests_redirected += 1
+        host = request.host_field or socket.own_host()
+        location = https_location(host, request.target, socket.redirect_port)
+        keep = self._may_keep(request)
+        with_body = request.method != b"HEAD"
+        self._answer(308, redirection(location, self._proxy.date_line(), keep, with_body), keep)
 
     # Bodies
 
@@ -256,6 +286,9 @@ class Http1:
         except HeadError as error:
             self._refuse(error.status, error.reason, "PR")
             return
+        held = reader.held
+        if held or self.socket.held:
+            self.socket.hold(held if self._exchange is not None else held + reader.size)
         if reader.complete:
             self.complete = True
             self._heads.buffer = reader.rest
@@ -270,18 +303,27 @@ class Http1:
     def _collect(self, reader: RequestBody, body: bytes) -> None:
         """Keep `body` until the request is complete, or too large to be kept."""
         self._collected.append(body)
+        site = self._site
+        assert site is not None
+        if self.complete or reader.size >= site.request_buffer or self._proxy.memory.tight:
+            self._send_collected()
+        else:
+            self.socket.hold(reader.size + reader.held)
+            self.socket.limit(self._proxy.timeouts.body)
+
+    def _send_collected(self) -> None:
+        """Begin the exchange with what has come of the body."""
         request, site = self._request, self._site
         assert request is not None
         assert site is not None
-        if self.complete or reader.size >= site.request_buffer:
-            whole = b"".join(self._collected)
-            self._collected.clear()
-            self._exchange = exchange = Exchange(self._proxy, self, request, site)
-            exchange.begin(whole, self.complete)
-            if self.complete and self._heads.buffer:
-                self.advance()
-        else:
-            self.socket.limit(self._proxy.timeouts.body)
+        whole = b"".join(self._collected)
+        self._collected.clear()
+        if self.socket.held:
+            self.socket.hold(len(self._heads.buffer))
+        self._exchange = exchange = Exchange(self._proxy, self, request, site)
+        exchange.begin(whole, self.complete)
+        if self.complete and self._heads.buffer:
+            self.advance()
 
     # From the exchange
 
@@ -302,6 +344,17 @@ class Http1:
         request = self._request
         if request is not None and request.minor:
             self.socket.write(interim_head(response))
+
+    def switch(
+        self, response: ResponseHead, fields: bytes, side: BackendBytes, data: bytes
+    ) -> None:
+        """The backend has switched protocols; `data` came with it."""
+        head = switch_head(response, fields)
+        self._log.answered(response.status, len(head), len(data))
+        self.socket.write(head + data)
+        ahead, self._heads.buffer = self._heads.buffer, b""
+        tunnel = Tunnel(self._proxy, self.socket, side, self._log, self.gone)
+        tunnel.begin(ahead, self._eof)
 
     def respond(self, response: ResponseHead, fields: bytes, body: bytes, end: bool) -> None:
         """Send the final response's head with the beginning of its body; `end`: all of it."""
@@ -395,21 +448,30 @@ class Http1:
             if exchange.responding:
                 self.broken(termination)
                 return
-        keep = (
+        keep = request is not None and self._may_keep(request)
+        if request is None:
+            # It may have been refused before its method was known.
+            with_body = not self._heads.buffer.startswith(b"HEAD ")
+        else:
+            with_body = request.method != b"HEAD"
+        date = self._proxy.date_line()
+        data = self._proxy.answers.answer(status, sentence, date, keep, with_body)
+        self._answer(status, data, keep, termination, line)
+
+    def _may_keep(self, request: RequestHead) -> bool:
+        """Whether the connection may stay after an answer of our own to `request`."""
+        return (
             self._keep
-            and request is not None
             and self.complete
             and request.minor > 0
             and not (self._eof and not self._heads.buffer)
             and not self._proxy.stopping
         )
-        data = answer(
-            status,
-            sentence,
-            self._proxy.date_line(),
-            keep,
-            request is None or request.method != b"HEAD",
-        )
+
+    def _answer(
+        self, status: int, data: bytes, keep: bool, termination: str = "PR", line: bytes = b""
+    ) -> None:
+        """Send `data`, a whole answer of our own."""
         head_bytes = data.index(HEAD_END) + len(HEAD_END)
         self._log.answered(status, head_bytes, len(data) - head_bytes)
         self.socket.write(data)

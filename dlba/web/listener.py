@@ -157,7 +157,7 @@ class Listener:
         """The poller: clients wait."""
         proxy = self._proxy
         for _ in range(ACCEPTS):
-            if len(proxy.clients) >= proxy.connections_limit:
+            if len(proxy.clients) >= proxy.connections_limit or proxy.memory.full:
                 self._pause()
                 return
             try:
@@ -187,7 +187,9 @@ class Listener:
             stream: Stream = (
                 PlainStream(sock) if certificates is None else TLSStream(sock, certificates.context)
             )
-            client = ClientSocket(proxy, sock, stream, (host, peer[1]), self.port)
+            client = ClientSocket(
+                proxy, sock, stream, (host, peer[1]), self.port, self.redirect_port
+            )
             proxy.counters.connections_accepted += 1
             proxy.clients.add(client)
             client.start(Http1(proxy, client))

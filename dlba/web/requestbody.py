@@ -77,6 +77,11 @@ class RequestBody:
             raise HeadError(413, "the request's body is too large")
         return body
 
+    @property
+    def held(self) -> int:
+        """Bytes kept of the chunked coding, beside the body itself."""
+        return 0 if self._chunked is None else self._chunked.held
+
     def read_again(self, now: float) -> None:
         """Reading goes on after a pause that was not the client's."""
         self._since = now

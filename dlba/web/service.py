@@ -227,12 +227,13 @@ class WebService(Service):
         if self._prepared.pages != prepared.pages:
             yield "error pages"
 
-    def set_keys(self, signing: tuple[SecretKey, ...]) -> None:
+    def set_keys(self, signing: tuple[SecretKey, ...]) -> bool:
         """Sign route tokens with the first of `signing` and verify with all, from now on.
 
-        Connections and requests go on. Raises ValueError without any key.
+        Connections and requests go on. False: they are what they were. Raises ValueError without
+        any key.
         """
-        self.proxy.set_keys(signing)
+        return self.proxy.set_keys(signing)
 
     def undo(self) -> None:
         """The start of another part failed: give the ports back."""
@@ -303,6 +304,7 @@ class WebService(Service):
         for call in (self._stop_call, self._sweep_call):
             if call is not None and call.active():
                 call.cancel()
+        self.proxy.idle.drop_all()
         for side in tuple(self.proxy.closing):
             side.reset()
         self.proxy.poller.detach()

@@ -9,7 +9,16 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from dlba.errors import BackendError, HeadError
 from dlba.web.body import chunk
-from dlba.web.forward import CONTINUE, answer, interim_head, request_head, response_head
+from dlba.web.forward import (
+    CONTINUE,
+    KEEP,
+    added_fields,
+    interim_head,
+    request_head,
+    response_head,
+    switch_head,
+    switch_request,
+)
 from dlba.web.head import CHUNKED, HEAD_END, HeadLimits, parse_request
 from dlba.web.response import UNTIL_CLOSE, parse_response
 from tests.web.oracles import (
@@ -32,7 +41,8 @@ def forwarded(head: bytes, length: int | None = None) -> bytes:
     """The head that a backend gets for `head`; `length` in place of a chunked body's."""
     request = parse_request(head, LIMITS)
     size = request.length if length is None else length
-    return request_head(request, OURS, b"own.example:80", size)
+    added = added_fields(request, OURS, b"own.example:80")
+    return request_head(request, request.fields, added, size)
 
 
 def client_reads(data: bytes, method: str = "GET") -> http.client.HTTPResponse:
@@ -45,25 +55,6 @@ def client_reads(data: bytes, method: str = "GET") -> http.client.HTTPResponse:
     response = http.client.HTTPResponse(Connection(), method=method)
     response.begin()
     return response
-
-
-#: RFC 9110 15 and RFC 6585 5, whatever this Python calls them.
-PHRASES = {
-    400: "Bad Request",
-    404: "Not Found",
-    405: "Method Not Allowed",
-    408: "Request Timeout",
-    413: "Content Too Large",
-    414: "URI Too Long",
-    417: "Expectation Failed",
-    431: "Request Header Fields Too Large",
-    500: "Internal Server Error",
-    501: "Not Implemented",
-    502: "Bad Gateway",
-    503: "Service Unavailable",
-    504: "Gateway Timeout",
-    505: "HTTP Version Not Supported",
-}
 
 
 class RequestTests(SynchronousTestCase):
@@ -268,23 +259,31 @@ class OwnTests(SynchronousTestCase):
         self.assertEqual(interim_head(response), b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n")
         self.assertEqual(CONTINUE, b"HTTP/1.1 100 Continue\r\n\r\n")
 
-    def test_answers(self):
-        for status, phrase in PHRASES.items():
-            for keep in (False, True):
-                data = answer(status, "what is wrong", DATE, keep)
-                read = client_reads(data)
-                page = read.read()
-                self.assertEqual((read.status, read.reason), (status, phrase))
-                self.assertIn(b"<p>what is wrong</p>", page)
-                self.assertEqual(len(page), int(read.getheader("Content-Length")))
-                self.assertTrue(data.endswith(HEAD_END + page))
-                self.assertEqual(read.getheader("Connection"), None if keep else "close")
-                self.assertEqual(read.getheader("Cache-Control"), "no-store")
-                self.assertEqual(read.getheader("Date"), DATE.partition(b": ")[2].decode())
-                self.assertEqual(read.getheader("Allow") is not None, status == 405)
-                naive_fields(naive_lines(data.partition(HEAD_END)[0])[1:])
 
-    def test_answer_to_head(self):
-        whole = answer(404, "gone", DATE, True)
-        head = answer(404, "gone", DATE, True, with_body=False)
-        self.assertEqual(head, whole[: whole.index(HEAD_END) + 4])
+class SwitchTests(SynchronousTestCase):
+    def test_request(self):
+        request = parse_request(b"GET /chat HTTP/1.1\r\nHost: x", LIMITS)
+        head = request_head(
+            request, request.fields, b"", request.length, switch_request(b"websocket")
+        )
+        self.assertEqual(
+            head,
+            b"GET /chat HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n",
+        )
+
+    def test_response(self):
+        response = parse_response(
+            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade:  websocket\r\nConnection: Upgrade"
+            b"\r\nSec-WebSocket-Accept: x",
+            False,
+        )
+        self.assertEqual(
+            switch_head(response, response.fields),
+            b"HTTP/1.1 101 Switching Protocols\r\nSec-WebSocket-Accept: x"
+            b"\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n",
+        )
+
+    def test_kept_connection(self):
+        request = parse_request(b"GET / HTTP/1.1\r\nHost: x", LIMITS)
+        head = request_head(request, request.fields, b"", request.length, KEEP)
+        self.assertEqual(head, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
