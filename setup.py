@@ -77,6 +77,8 @@ setup(
             "ruff>=0.9",
             "towncrier>=24.8",
             "types-PyYAML",
+            # A real client for upgraded connections.
+            "websockets>=14",
         ],
     },
     entry_points={"console_scripts": ["dlba = dlba.cli:main"]},
