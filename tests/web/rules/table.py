@@ -5,13 +5,17 @@ reads until the proxy ends the connection, so that nothing sent behind a request
 Rows that don't hold are collected, and told together at the end of a test.
 """
 
+import json
 import re
 import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
+from unittest import mock
 
+from dlba.web.proxy import Proxy
+from tests.web import harness
 from tests.web.harness import Backend, ProxyTest, Wire, eventually, reply
 
 PATIENCE = 5.0
@@ -119,6 +123,22 @@ class RuleTest(ProxyTest):
     def setUp(self) -> None:
         super().setUp()
         self._failed: list[str] = []
+
+    def serve(self, *backends: Any, web: dict[str, Any] | None = None, **options: Any) -> Proxy:
+        """As in `ProxyTest`; `web`: more keys of `web`, `plain`: of its plain listener."""
+        if web is None:
+            return super().serve(*backends, **options)
+        original = harness.configuration
+
+        def configuration(*args: Any, **kwargs: Any) -> str:
+            text = json.loads(original(*args, **kwargs))
+            whole = text["array"]["web"]
+            whole["listen"][0].update(web.get("plain", {}))
+            whole.update({key: value for key, value in web.items() if key != "plain"})
+            return json.dumps(text)
+
+        with mock.patch.object(harness, "configuration", configuration):
+            return super().serve(*backends, **options)
 
     def recorder(self, data: Any = FINE, name: str = "", port: int = 0) -> Recorder:
         """One more backend."""
