@@ -1,7 +1,8 @@
 """web.md rule 7 and the contract: what trusted proxies say, Via, and a site's header changes.
 
 Shown elsewhere: what every field of a trusted proxy becomes, against oracles,
-tests.web.test_forwarding and tests.web.test_headerchanges; what strangers say, test_rule_07_forward.
+tests.web.test_forwarding and tests.web.test_headerchanges; what strangers say,
+test_rule_07_forward.
 """
 
 from typing import Any
