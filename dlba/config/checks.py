@@ -1,22 +1,22 @@
-"""What must hold between keys: names that exist, listeners that don't meet, cookies that differ.
+"""What must hold between keys: names that exist, listeners that don't meet.
 
 Pure. Each check is a generator of problems over the read values and the document, which gives the
 places. Values may be `INVALID` where a problem was reported already: they are skipped. Whether an
 address is this machine's own is asked through a callable.
-Source: web.md rules 5, 7 and 9, RFC 6265bis section 4.1.3 for the cookie prefixes.
+Source: web.md rules 1, 5 and 7.
 """
 
 from collections.abc import Callable, Iterator
-from itertools import combinations
 
 from dlba.addresses import is_any, is_loopback, same_family
 from dlba.config.channelchecks import channel_problems
+from dlba.config.cookiechecks import cookie_problems
 from dlba.config.nodechecks import array_problems
 from dlba.config.nodes import Node, locate
 from dlba.config.problems import Problem, printable, quoted
 from dlba.config.shapes import known, suggestion
-from dlba.config.values import ArrayConfig, NodeConfig, PersistenceConfig, SiteConfig, WebConfig
-from dlba.config.webchecks import covers, web_problems
+from dlba.config.values import ArrayConfig, NodeConfig, WebConfig
+from dlba.config.webchecks import web_problems
 
 IsLocal = Callable[[str], bool]
 
@@ -37,8 +37,7 @@ def check(config: NodeConfig, root: Node, array: Node, is_local: IsLocal) -> Ite
     yield from _listeners_differ(config.array, web, array)
     yield from _monitor_differs(config, web, root)
     yield from _backends_are_others(config.array, web, array, is_local)
-    yield from _cookie_names(web, array)
-    yield from _cookie_attributes(web, array)
+    yield from cookie_problems(web, array)
     yield from web_problems(web, array)
 
 
@@ -133,80 +132,3 @@ def _reaches(own: str | None, host: str, is_local: IsLocal) -> bool:
     if own is not None and not (is_any(own) and same_family(own, host)):
         return False
     return is_loopback(host) or is_local(host)
-
-
-def common_host(site: SiteConfig, other: SiteConfig) -> str | None:
-    """A host pattern that both sites take, None if they share no host."""
-    for pattern in site.hosts:
-        for another in other.hosts:
-            if known(pattern, another):
-                if covers(pattern, another):
-                    return another
-                if covers(another, pattern):
-                    return pattern
-    return None
-
-
-def _left_to_default(default: SiteConfig, other: SiteConfig, web: WebConfig) -> str | None:
-    """A host of `other` of which the default site takes the remaining paths, else None."""
-    if not default.default or not other.paths:
-        return None
-    whole = [site for site in web.sites if site.paths == ()]
-    for host in other.hosts:
-        if known(host) and not any(
-            known(pattern) and covers(pattern, host) for site in whole for pattern in site.hosts
-        ):
-            return host
-    return None
-
-
-def _cookie_names(web: WebConfig, array: Node) -> Iterator[Problem]:
-    sites = [(i, site) for i, site in enumerate(web.sites) if site.schedule == "cookie"]
-    reported = set()
-    for (first, one), (index, other) in combinations(sites, 2):
-        name = other.persistence.cookie
-        if not known(name) or name != one.persistence.cookie or index in reported:
-            continue
-        if not known(one.pool, other.pool) or one.pool == other.pool:
-            continue
-        host = (
-            common_host(one, other)
-            or _left_to_default(one, other, web)
-            or _left_to_default(other, one, web)
-        )
-        if host:
-            reported.add(index)
-            message = (
-                f"expected another cookie name than web.sites[{first}] has for {host}, as pools "
-                f"{one.pool} and {other.pool} differ, got {quoted(name)} for both"
-            )
-            yield _problem(array, ("web", "sites", index, "persistence", "cookie"), message)
-
-
-def _cookie_attributes(web: WebConfig, array: Node) -> Iterator[Problem]:
-    for index, site in enumerate(web.sites):
-        path = ("web", "sites", index, "persistence")
-        for key, message in _attribute_faults(site.persistence) if known(site.persistence) else ():
-            yield _problem(array, (*path, key), message)
-
-
-def _attribute_faults(persistence: PersistenceConfig) -> Iterator[tuple[str, str]]:
-    """Key and message of what browsers, or we, can't do with the cookie."""
-    cookie = persistence.cookie or ""
-    if cookie and persistence.session_cookie == cookie:
-        yield "session_cookie", f"expected another name than our cookie's, got {quoted(cookie)}"
-    unsure = persistence.secure is None or persistence.secure is False
-    got = "false" if persistence.secure is False else "no such key"
-    if persistence.same_site == "None" and unsure:
-        yield "same_site", f"expected `secure: true` with None, got {got}"
-    prefix = cookie.lower()
-    if prefix.startswith(("__secure-", "__host-")) and unsure:
-        yield "cookie", f"expected `secure: true` with the name {quoted(cookie)}, got {got}"
-    if prefix.startswith("__host-"):
-        if persistence.path and persistence.path != "/":
-            yield (
-                "path",
-                f"expected / with the name {quoted(cookie)}, got {quoted(persistence.path)}",
-            )
-        if persistence.domain:
-            yield "domain", f"expected no domain with the name {quoted(cookie)}, got one"

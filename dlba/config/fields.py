@@ -34,7 +34,7 @@ _SIZE = re.compile(r"([0-9]{1,15}) ?(B|KiB|MiB|GiB)?", re.ASCII)
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}", re.ASCII)
 _INTERFACE = re.compile(r"(?!\.{1,2}\Z)[!-.0-9;-~]{1,15}", re.ASCII)  # no / : or space
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}", re.ASCII)  # RFC 9110 section 5.6.2
-_PREFIX = re.compile(r"/[!-\"$->@-~]*", re.ASCII)  # 0x21-0x7E without # and ?
+_PREFIX = re.compile(r'/[!-"$->@-~]{0,1000}', re.ASCII)  # 0x21-0x7E without # and ?
 _UNRESERVED = re.compile(r"%(?:2[DE]|3[0-9]|[46][1-9A-F]|[57][0-9A]|5F|7E)", re.ASCII | re.I)
 
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}

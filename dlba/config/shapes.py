@@ -7,6 +7,7 @@ carries its `Key` as metadata and nothing else has to know of it: another key is
 
 import difflib
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
 
@@ -129,8 +130,8 @@ def keys(cls: type) -> Iterator[tuple[str, "attrs.Attribute[Any]", Key]]:
 
 def suggestion(text: str, words: Iterable[str]) -> str:
     """`did you mean "x"?` for the word nearest to `text`, empty when none is near."""
-    # Long text is near to nothing, and difflib would take long to say so.
-    near = difflib.get_close_matches(text[:100], list(words), n=1)
+    # Long text is near to nothing, many words are no help, and difflib would take long for either.
+    near = difflib.get_close_matches(text[:100], list(islice(words, 100)), n=1)
     return f"did you mean {quoted(near[0])}?" if near else ""
 
 
@@ -190,8 +191,11 @@ def record_or_file(cls: type[T]) -> Reader[T]:
     return Reader("a mapping or the path of a file", read)
 
 
-def list_of(reader: Reader[T], at_least: int = 0) -> Reader[tuple[T, ...]]:
-    """A list of what `reader` reads, `at_least` so many; a wrong item stays in it as INVALID."""
+def list_of(reader: Reader[T], at_least: int = 0, at_most: int = 0) -> Reader[tuple[T, ...]]:
+    """A list of what `reader` reads, `at_least` so many; a wrong item stays in it as INVALID.
+
+    `at_most`: 0 means any number.
+    """
     expected = f"a list of {at_least} or more" if at_least else "a list"
 
     def read(node: Node, reading: Reading) -> tuple[T, ...]:
@@ -199,6 +203,8 @@ def list_of(reader: Reader[T], at_least: int = 0) -> Reader[tuple[T, ...]]:
             return reading.wrong(node, "a list")
         if len(node.items) < at_least:
             return reading.wrong(node, expected, str(len(node.items)))
+        if at_most and len(node.items) > at_most:
+            return reading.wrong(node, f"a list of at most {at_most}", str(len(node.items)))
         return tuple(reader.read(item, reading) for item in node.items)
 
     return Reader(f"{expected}, each {reader.expected}", read, reader.unit)

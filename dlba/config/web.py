@@ -165,7 +165,9 @@ class WebConfig:
     """The proxy."""
 
     listen: tuple[ListenerConfig, ...] = field(
-        metadata=read_by(list_of(record(ListenerConfig), at_least=1), "Ports for clients.")
+        metadata=read_by(
+            list_of(record(ListenerConfig), at_least=1, at_most=256), "Ports for clients."
+        )
     )
     timeouts: TimeoutsConfig = field(
         factory=TimeoutsConfig,

@@ -6,15 +6,20 @@ Source: web.md rules 5 to 9; RFC 9110 sections 5.3, 7.2 and 7.6.1.
 """
 
 from collections.abc import Iterator
+from itertools import product
 
+from dlba.config.hosts import wider
 from dlba.config.httpfields import is_sent_host
 from dlba.config.nodes import Mapping, Node, Place, locate
 from dlba.config.problems import Problem, quoted
 from dlba.config.shapes import known
-from dlba.config.sites import HeaderChangesConfig, SiteConfig
+from dlba.config.sites import HeaderChangesConfig
 from dlba.config.web import WebConfig
 
-__all__ = ["covers", "web_problems", "web_warnings"]
+__all__ = ["web_problems", "web_warnings"]
+
+#: Hosts times paths of a site above which nobody asks whether it is reached.
+MOST_PAIRS = 10_000
 
 #: Fields that say where a message ends or belong to one connection: never a site's to change.
 _FRAMING = frozenset(
@@ -115,54 +120,39 @@ def _not_a_sites(name: str, request: bool) -> str:
     return ""
 
 
-def covers(pattern: str, other: str) -> bool:
-    """Whether every host that the pattern `other` takes is taken by `pattern` too."""
-    if pattern in ("*", other):
-        return True
-    return pattern.startswith("*.") and other.endswith(pattern[1:])
-
-
 def _sites_reached(web: WebConfig, array: Node) -> Iterator[Problem]:
     """Sites of which earlier ones take all hosts and paths; a default site still gets the rest."""
-    earlier: dict[str, list[tuple[str, int]]] = {}
+    earlier: dict[str, dict[str, int]] = {}  # pattern: path prefix: its first site
     for index, site in enumerate(web.sites):
         if not known(site, site.hosts, site.paths, *site.hosts, *site.paths):
             continue
-        pairs = [(host, path) for host in site.hosts for path in _prefixes(site)]
-        takers = [_taker(earlier, *pair) for pair in pairs]
-        firsts = sorted({taker for taker in takers if taker is not None})
-        if None not in takers and known(site.default) and not site.default:
-            message = "expected a host or path that no earlier site takes, got those of"
-            names = ", ".join(f"web.sites[{first}]" for first in firsts[:5])
-            yield locate(array, "web", "sites", index).place.problem(f"{message} {names}")
-        for host in site.hosts:
-            earlier.setdefault(host, []).extend((path, index) for path in _prefixes(site))
+        prefixes = site.paths or ("",)
+        if len(site.hosts) * len(prefixes) > MOST_PAIRS:
+            continue
+        takers = []
+        for host, prefix in product(site.hosts, prefixes):
+            taker = _taker(earlier, host, prefix)
+            if taker is None:
+                break
+            takers.append(taker)
+        else:
+            if known(site.default) and not site.default:
+                names = ", ".join(f"web.sites[{first}]" for first in sorted(set(takers))[:5])
+                message = "expected a host or path that no earlier site takes, got those of"
+                yield locate(array, "web", "sites", index).place.problem(f"{message} {names}")
+        for host, prefix in product(site.hosts, prefixes):
+            earlier.setdefault(host, {}).setdefault(prefix, index)
 
 
-def _prefixes(site: SiteConfig) -> tuple[str, ...]:
-    return site.paths or ("",)
-
-
-def _taker(earlier: dict[str, list[tuple[str, int]]], host: str, path: str) -> int | None:
-    """The earlier site that takes all of `host` and of the paths under `path`, None: none does.
-
-    `earlier`: for each host pattern the path prefixes so far, each with its site.
-    """
-    for pattern in _wider(host):
-        for prefix, index in earlier.get(pattern, ()):
-            if path.startswith(prefix):
-                return index
+def _taker(earlier: dict[str, dict[str, int]], host: str, path: str) -> int | None:
+    """An earlier site that takes all of `host` and of the paths under `path`, None: none does."""
+    for pattern in wider(host):
+        prefixes = earlier.get(pattern)
+        if prefixes is not None:
+            for length in range(len(path) + 1):
+                if path[:length] in prefixes:
+                    return prefixes[path[:length]]
     return None
-
-
-def _wider(host: str) -> Iterator[str]:
-    """All patterns that take whatever `host` takes, itself among them."""
-    yield host
-    rest = host.removeprefix("*.")
-    while "." in rest and not host.startswith("["):
-        rest = rest.partition(".")[2]
-        yield f"*.{rest}"
-    yield "*"
 
 
 def _pools_serve(web: WebConfig, array: Node) -> Iterator[Problem]:
