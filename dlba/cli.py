@@ -18,6 +18,7 @@ from dlba import __version__
 from dlba.addresses import Endpoint, ip_literal
 from dlba.ca import add_ca
 from dlba.doctor.command import add_doctor
+from dlba.drain import add_drain, add_resume
 from dlba.errors import CommandError
 from dlba.lab.command import add_lab
 from dlba.status import add_status
@@ -96,7 +97,9 @@ COMMANDS: tuple[Callable[[Any], None], ...] = (
     add_status,
     _add_backend,
     add_doctor,
+    add_drain,
     add_lab,
+    add_resume,
     add_where,
     add_ca,
 )

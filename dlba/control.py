@@ -4,10 +4,11 @@
     {"ok": true, "bucket": 17, …}      or      {"ok": false, "error": "where: port: expected …"}
 
 What a command does comes as a callable; `dlba.where` has the other end. Who may ask is decided by
-the file alone: its mode is 0600 from its first moment, and its folder is private to the node. Still
-nobody gets more than his share: a line may have LINE_LIMIT bytes and must come whole within
-TIME_OUT, CONNECTIONS may be open at once, and each gets one answer a turn of the reactor and none
-while it doesn't read them, so that a frame or a request of a client waits for one command at most.
+the file alone: its mode is 0600 from its first moment, and its folder is private to the node. Who
+it is, the kernel says, for the log of a command that changes something. Still nobody gets more than
+his share: a line may have LINE_LIMIT bytes and must come whole within TIME_OUT, CONNECTIONS may be
+open at once, and each gets one answer a turn of the reactor and none while it doesn't read them, so
+that a frame or a request of a client waits for one command at most.
 
 After a line that is no request the stream goes on; after one that doesn't end it can't, so the
 connection is closed behind the error.
@@ -20,6 +21,7 @@ import json
 import os
 import socket
 import stat
+import struct
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from ipaddress import IPv4Address
@@ -54,9 +56,12 @@ CONNECTIONS: Final = 16
 PAUSE: Final = 1.0
 """Seconds without accepting after the system had no descriptor for a connection."""
 
-Commands = Mapping[str, Callable[[dict[str, Any]], Mapping[str, Any]]]
-"""Name → what answers: takes the request, gives what JSON can carry. What is wrong with a request
-it raises as DLBAError, without the command's name."""
+Commands = Mapping[str, Callable[[dict[str, Any], str], Mapping[str, Any]]]
+"""Name → what answers: takes the request and who asks, in words for the log; gives what JSON can
+carry. What is wrong with a request it raises as DLBAError, without the command's name."""
+
+_CREDENTIALS: Final = struct.Struct("3i")
+"""struct ucred of unix(7): pid, uid, gid."""
 
 _log = Logger()
 
@@ -64,8 +69,8 @@ _log = Logger()
 # Requests
 
 
-def answer(line: bytes, commands: Commands) -> bytes:
-    """The line that answers `line`, both without line feed; never raises."""
+def answer(line: bytes, commands: Commands, peer: str = "somebody") -> bytes:
+    """The line that answers `line`, both without line feed; never raises. `peer`: who asks."""
     try:
         request = json.loads(line.decode(), parse_constant=_no_number)
     except (ValueError, RecursionError):
@@ -78,7 +83,7 @@ def answer(line: bytes, commands: Commands) -> bytes:
         known = ", ".join(sorted(commands))
         return _error("control", f"command: expected one of {known}, got {got}")
     try:
-        return _line({"ok": True, **commands[name](request)})
+        return _line({"ok": True, **commands[name](request, peer)})
     except DLBAError as error:
         return _error(name, str(error))
     except Exception:  # noqa: BLE001 - whatever is wrong with a command, the node goes on
@@ -130,11 +135,13 @@ class _Connection(Protocol):
         self._ended = False  # the peer has sent its last byte
         self._full = False  # the peer doesn't take its answers
         self._closing = False
+        self._peer = "somebody"
         self._turn: Any = None
         self._deadline: Any = None
 
     def connectionMade(self) -> None:
         self._peers.add(self)
+        self._peer = _peer(self.transport)
         self._deadline = self._reactor.callLater(TIME_OUT, self._late)
         self.transport.registerProducer(self, True)
         if len(self._peers) > CONNECTIONS:
@@ -188,7 +195,7 @@ class _Connection(Protocol):
             # Meanwhile no more is read than what one read may have brought.
             self.transport.pauseProducing()
             self._turn = self._reactor.callLater(0, self._next)
-            self.transport.write(answer(line, self._commands) + b"\n")
+            self.transport.write(answer(line, self._commands, self._peer) + b"\n")
         elif len(self._buffer) > LINE_LIMIT:
             self._refuse(f"expected a line of at most {LINE_LIMIT} bytes, got a longer one")
         elif not self._ended:
@@ -216,6 +223,16 @@ class _Connection(Protocol):
         self._deadline = self._reactor.callLater(TIME_OUT, self._late)
         self.transport.unregisterProducer()
         self.transport.loseConnection()
+
+
+def _peer(transport: Any) -> str:
+    """Who connected, as the kernel saw it then."""
+    try:
+        option = socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size
+        pid, uid, _ = _CREDENTIALS.unpack(transport.getHandle().getsockopt(*option))
+    except (AttributeError, OSError):
+        return "somebody"
+    return f"uid {uid}, pid {pid}"
 
 
 @implementer(IReadDescriptor)
@@ -341,6 +358,14 @@ class ControlService(Service):
     def stopService(self) -> Deferred[None]:
         """Remove the socket, unless another took its name, and cut off who is connected."""
         super().stopService()
+        self.undo()
+        for peer in list(self._peers):
+            peer.transport.abortConnection()
+        # By then the aborted ones are gone.
+        return deferLater(self._reactor, 0)
+
+    def undo(self) -> None:
+        """The start of another part failed: as `stopService`, with nobody connected yet."""
         listener, self._listener = self._listener, None
         if listener is not None:
             # While the socket is open, no other file gets its inode.
@@ -348,10 +373,6 @@ class ControlService(Service):
                 with suppress(OSError):
                     os.unlink(self._path)
             listener.close()
-        for peer in list(self._peers):
-            peer.transport.abortConnection()
-        # By then the aborted ones are gone.
-        return deferLater(self._reactor, 0)
 
     def _listen(self) -> None:
         if self._listener is None:

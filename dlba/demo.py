@@ -37,6 +37,7 @@ from dlba.config.values import (
     TLSConfig,
     WebConfig,
 )
+from dlba.socketname import CONTROL
 
 HOST = "127.0.0.1"
 HTTP_PORT = 8080
@@ -158,6 +159,7 @@ class Demo:
         """Return what to show at the start: the addresses, and `curl` lines to try."""
         http, https = f"http://{HOST}:{HTTP_PORT}", f"https://{HOST}:{HTTPS_PORT}"
         monitor = f"http://{HOST}:{MONITOR_PORT}"
+        control = "" if self.folder is None else str(self.folder / "state" / CONTROL)
         lines = ["DLBA demo: three web servers behind one address"]
         lines += [
             f"  {title:<8}  {text}"
@@ -166,6 +168,7 @@ class Demo:
                 ("HTTPS", f"{https}/  (self-signed certificate)"),
                 ("monitor", f"{monitor}/"),
                 ("backends", ", ".join(f"{b.name} at {b.address}" for b in self.backends)),
+                ("control", control),
             )
         ]
         lines.append("Try:")
@@ -179,6 +182,7 @@ class Demo:
                 (f"curl -k {https}/echo", "what reaches the web server"),
                 (f"curl -i {http}/static/logo.png", "chosen by URL: always the same web server"),
                 (f"curl {monitor}/status", "the status tables"),
+                (f"dlba drain backend app/app1 --control {control}", "nothing new"),
             )
         ]
         return "\n".join(lines) + "\n"

@@ -3,6 +3,9 @@
 A node is one Twisted service: the scheduler's part (with an interface), the proxy or, without one,
 the check of whatever serves on the VIP, the monitor, the control socket, the access log and the
 keys. What the monitor shows comes from the parts by callables, so none knows another.
+
+A node with an interface needs its state folder for itself. A proxy alone serves without it, and
+then has no control socket.
 """
 
 from __future__ import annotations
@@ -11,14 +14,18 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+import attrs
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
+from dlba.config.changes import changes
 from dlba.config.keys import Keys, SecretKey, needs_keys
 from dlba.config.values import NodeConfig
-from dlba.control import ControlService, flow_of
+from dlba.control import Commands, ControlService, flow_of
+from dlba.draining import Draining
 from dlba.electing import Electing, array_status, swept_at
+from dlba.errors import DLBAError
 from dlba.monitor.accesslog import Record, formatter
 from dlba.monitor.logfile import LogFile
 from dlba.monitor.server import MonitorService, monitor_site
@@ -29,12 +36,38 @@ from dlba.routing.configured import ConfiguredRouting
 from dlba.routing.elected import ElectedRouting
 from dlba.routing.service import RoutingService
 from dlba.socketname import CONTROL
-from dlba.state import load_keys, lock_state, make_state
+from dlba.state import load_keys, lock_state, make_state, reload_keys
 from dlba.web.listener import KEEPALIVE
+from dlba.web.pool import Backend
 from dlba.web.proxy import AccessLog
+from dlba.web.service import Prepared as PreparedWeb
 from dlba.web.service import WebService
+from dlba.web.service import prepare as prepare_web
 
-__all__ = ["Node"]
+__all__ = ["Node", "Prepared", "prepare"]
+
+#: Changed keys that a reload names in its line in the log.
+NAMED = 12
+
+
+@attrs.frozen(repr=False)
+class Prepared:
+    """What a reload needs of a configuration's files."""
+
+    config: NodeConfig
+    web: PreparedWeb | None
+    keys: Keys | None
+
+
+def prepare(config: NodeConfig) -> Prepared:
+    """Read the files that `config` names, for `Node.reload`; any thread may call it.
+
+    Raises OSError or DLBAError when one can't be read or used.
+    """
+    web = config.array.web
+    if web is None:
+        return Prepared(config, None, None)
+    return Prepared(config, prepare_web(web), None if config.channel else reload_keys(config))
 
 
 class Node(MultiService):
@@ -48,6 +81,7 @@ class Node(MultiService):
         self._config = config
         self._access: LogFile[Record] | None = None
         self._lock: int | None = None
+        self._stopping = False
         self.routing: RoutingService | None = None
         self.election: Electing | None = None
         self.check: ServerCheck | None = None
@@ -67,9 +101,8 @@ class Node(MultiService):
             self.routing.setServiceParent(self)
         if array.web is not None and keys is not None:
             log: AccessLog | None = None
-            if config.log.access is not None:
-                line = formatter(config.log.format)
-                self._access = LogFile(config.log.access, reactor, self._report, line)
+            self._access = self._open_log(config)
+            if self._access is not None:
                 log = self._log_request
             keepalive = KEEPALIVE
             if array.nodes:
@@ -91,9 +124,15 @@ class Node(MultiService):
             site = monitor_site(reactor, self.status, self.ready)
             self.monitor = MonitorService(reactor, listen.host, listen.port, site)
             self.monitor.setServiceParent(self)
+        self._draining = Draining(config.state, self._backends, self._drain)
+        commands: Commands = {
+            "status": lambda *_: self.status(),
+            "drain": self._draining.drain,
+            "resume": self._draining.resume,
+        }
         if self.routing is not None:
-            commands = {"status": lambda _: self.status(), "where": self._where}
-            ControlService(reactor, config.state / CONTROL, commands).setServiceParent(self)
+            commands = {**commands, "where": self._where}
+        self._control = ControlService(reactor, config.state / CONTROL, commands)
 
     def _elected(self, reactor: Any, poller: Poller, keys: Keys) -> ElectedRouting:
         """The scheduler's part where nodes elect who has it, and the election."""
@@ -120,14 +159,33 @@ class Node(MultiService):
     def privilegedStartService(self) -> None:
         """Bind and set up what needs it. Puts everything back when a part raises."""
         try:
-            if self.routing is not None:
-                self._lock = lock_state(self._config.state)
+            self._open_control()
+            if os.access(self._config.state, os.R_OK | os.X_OK):
+                self._draining.load()
             super().privilegedStartService()
         except BaseException:
             self._undo()
             raise
 
+    def _open_control(self) -> None:
+        """Hold the state folder, and listen there for commands."""
+        folder = self._config.state
+        try:
+            if self.routing is None:
+                make_state(folder)
+            self._lock = lock_state(folder)
+            self._control.privilegedStartService()
+        except (OSError, DLBAError) as error:
+            self._unlock()
+            if self.routing is not None:
+                raise
+            words = f"{folder}: {error.strerror}" if isinstance(error, OSError) else error
+            self._log.warn("no control socket: {words}", words=words)
+            return
+        self._control.setServiceParent(self)
+
     def _undo(self) -> None:
+        self._control.undo()
         if self.web is not None:
             self.web.undo()
         if self.election is not None:
@@ -140,6 +198,12 @@ class Node(MultiService):
         lock, self._lock = self._lock, None
         if lock is not None:
             os.close(lock)
+
+    def _open_log(self, config: NodeConfig) -> LogFile[Record] | None:
+        path = config.log.access
+        if path is None:
+            return None
+        return LogFile(path, self._reactor, self._report, formatter(config.log.format))
 
     def _log_request(self, fields: tuple[Any, ...]) -> None:
         if self._access is not None:
@@ -183,8 +247,6 @@ class Node(MultiService):
 
     def _backend_rows(self) -> list[BackendRow]:
         """This node's web server status table."""
-        if self.web is None:
-            return []
         return [
             BackendRow(
                 pool=backend.pool,
@@ -197,8 +259,15 @@ class Node(MultiService):
                 draining=backend.draining,
                 cookie_groups=backend.cookie_groups,
             )
-            for backend in self.web.proxy.backends()
+            for backend in self._backends()
         ]
+
+    def _backends(self) -> list[Backend]:
+        return [] if self.web is None else list(self.web.proxy.backends())
+
+    def _drain(self, backends: frozenset[tuple[str, str]]) -> None:
+        if self.web is not None:
+            self.web.proxy.set_drained(backends)
 
     def _routing_status(self) -> RoutingStatus | None:
         if self.routing is None:
@@ -235,17 +304,60 @@ class Node(MultiService):
         """Hits, open connections and average response (seconds) of this node."""
         if self.web is None:
             return 0, 0, 0.0
-        backends = list(self.web.proxy.backends())
+        backends = self._backends()
         hits = sum(backend.hits for backend in backends)
         spent = sum(backend.average_response * backend.hits for backend in backends)
         return hits, len(self.web.proxy.clients), spent / hits if hits else 0.0
 
-    def _where(self, request: Mapping[str, Any]) -> dict[str, Any]:
+    def _where(self, request: Mapping[str, Any], peer: str = "") -> dict[str, Any]:
         assert self.routing is not None
         # The node's role, which may be another than the packet path's: absent, or in fault.
         return {**self.routing.where(*flow_of(request)), "role": self.role}
 
     # ---------------------------------------------------------------- signals and the end
+
+    def reload(self, prepared: Prepared) -> None:
+        """HUP: take over what can change while the node runs, and log what that was.
+
+        Raises OSError or DLBAError, and changes nothing, when a port or a file can't be had.
+        """
+        if self._stopping:
+            return
+        found = changes(self._config, prepared.config)
+        config = found.config
+        named = list(found.taken)
+        access = self._access
+        if config.log != self._config.log and self.web is not None:
+            access = self._open_log(config)
+        try:
+            if self.web is not None and config.array.web is not None and prepared.web is not None:
+                named += self.web.reload(config.array.web, prepared.web)
+        except BaseException:
+            if access is not None and access is not self._access:
+                access.close()
+            raise
+        self._config = config
+        self._change_log(access)
+        if self.web is not None and prepared.keys is not None:
+            if self.web.set_keys(prepared.keys.signing):
+                named.append("cookie keys")
+        more = f" and {len(named) - NAMED} more" if len(named) > NAMED else ""
+        what = ", ".join(named[:NAMED]) + more if named else "nothing has changed"
+        self._log.info("reloaded: {what}", what=what)
+        for key in found.later:
+            self._log.warn("{key}: changed: takes effect at the next start", key=key)
+
+    def _change_log(self, access: LogFile[Record] | None) -> None:
+        """Requests that end from now on are logged to `access`."""
+        before, self._access = self._access, access
+        if before is access:
+            return
+        if before is not None:
+            before.close()
+            if access is not None:
+                access.lost += before.lost
+        if self.web is not None:
+            self.web.proxy.log = None if access is None else self._log_request
 
     def reopen_logs(self) -> None:
         """USR1: go on in a new file where the old one was moved away."""
@@ -265,6 +377,7 @@ class Node(MultiService):
     async def _stop(self) -> None:
         # The monitor goes on while the proxy drains: /readyz says 503, /status who is left. So do
         # the frames: those of the connections that are left, and of all other nodes.
+        self._stopping = True
         left = None if self.election is None else self.election.service.leave()
         if self.routing is not None:
             self.routing.drain()

@@ -5,19 +5,21 @@ has a channel, they are made at the first start. Over a channel nodes tell each 
 an array of several without one they are the operator's to hand out: keys that each node made for
 itself would make a client lose its backend with every other node.
 
-What was learned over the channel (`dlba.election.keyring`) is kept in the file `learned`, mode 0600
-as the secrets are.
+What was learned over the channel (`dlba.election.keyring`) is kept in the file `learned`, which
+backends were asked to drain in `drained`; mode 0600 as the secrets are.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import secrets
 import stat
 import tempfile
 import time
+from collections.abc import Collection
 from pathlib import Path
 
 import attrs
@@ -26,12 +28,26 @@ from dlba.config.keys import HASH_ID, Keys, parse_keys
 from dlba.config.values import NodeConfig
 from dlba.errors import DLBAError
 
-__all__ = ["load_keys", "load_learned", "lock_state", "make_state", "store_learned"]
+__all__ = [
+    "load_drained",
+    "load_keys",
+    "load_learned",
+    "lock_state",
+    "make_state",
+    "reload_keys",
+    "store_drained",
+    "store_learned",
+]
 
 #: What other nodes told of their keys; in the state folder.
 LEARNED = "learned"
 #: Bytes of it at most: 64 keys of 512 characters from 32 nodes.
 LEARNED_LIMIT = 1 << 20
+
+#: Which backends were asked to drain; in the state folder.
+DRAINED = "drained"
+#: Bytes of it at most: some thousand names.
+DRAINED_LIMIT = 1 << 20
 
 #: Times that a start looks, 50 ms apart, whether the folder is free.
 LOOKS = 5
@@ -98,32 +114,80 @@ def load_keys(config: NodeConfig) -> Keys:
     return keys
 
 
+def reload_keys(config: NodeConfig) -> Keys | None:
+    """The keys that are in the secrets file now; None where it is gone from the state folder.
+
+    Nothing is made up: new keys would end all sessions. Raises OSError, or DLBAError with the file
+    and line at fault.
+    """
+    path = config.state / "secrets" if config.secrets is None else config.secrets
+    return None if config.secrets is None and not path.exists() else _read_keys(path)
+
+
 def load_learned(folder: Path) -> str:
     """What `store_learned` kept; empty if nothing. Raises OSError, or DLBAError for other data."""
-    path = folder / LEARNED
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    try:
-        with open(path, "rb", opener=lambda name, _: os.open(name, flags)) as file:
-            data = file.read(LEARNED_LIMIT + 1)
-    except FileNotFoundError:
-        return ""
-    if len(data) > LEARNED_LIMIT or not data.isascii():
-        raise DLBAError(f"{path}: expected at most {LEARNED_LIMIT} bytes of ASCII, got other data")
-    return data.decode("ascii")
+    return _load(folder / LEARNED, LEARNED_LIMIT)
 
 
 def store_learned(folder: Path, text: str) -> None:
     """Keep ASCII `text`, private; whatever breaks off leaves the old one. Raises OSError."""
-    descriptor, name = tempfile.mkstemp(dir=folder, prefix=f"{LEARNED}.")
+    _store(folder, LEARNED, text)
+
+
+def load_drained(folder: Path) -> frozenset[tuple[str, str]]:
+    """What `store_drained` kept; empty if nothing. Raises OSError, or DLBAError for other data."""
+    text = _load(folder / DRAINED, DRAINED_LIMIT)
+    if not text:
+        return frozenset()
+    try:
+        document = json.loads(text)
+        names = [tuple(name.split("/")) for name in document["backends"]]
+        if document["format"] != 1 or not all(len(name) == 2 for name in names):
+            raise ValueError
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        what = "expected the names of backends as a node writes them, got other data"
+        raise DLBAError(f"{folder / DRAINED}: {what}") from None
+    return frozenset((pool, name) for pool, name in names)
+
+
+def store_drained(folder: Path, backends: Collection[tuple[str, str]]) -> None:
+    """Keep `backends`, (pool, name) each; whatever breaks off leaves the old ones. Raises OSError.
+
+    What is kept is on disk when this returns.
+    """
+    names = sorted(f"{pool}/{name}" for pool, name in backends)
+    _store(folder, DRAINED, json.dumps({"format": 1, "backends": names}) + "\n")
+
+
+def _load(path: Path, limit: int) -> str:
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        with open(path, "rb", opener=lambda name, _: os.open(name, flags)) as file:
+            data = file.read(limit + 1)
+    except FileNotFoundError:
+        return ""
+    if len(data) > limit or not data.isascii():
+        raise DLBAError(f"{path}: expected at most {limit} bytes of ASCII, got other data")
+    return data.decode("ascii")
+
+
+def _store(folder: Path, file_name: str, text: str) -> None:
+    descriptor, name = tempfile.mkstemp(dir=folder, prefix=f"{file_name}.")
     try:
         with open(descriptor, "w", encoding="ascii") as file:
             file.write(text)
             file.flush()
             os.fsync(descriptor)
-        os.replace(name, folder / LEARNED)
+        os.replace(name, folder / file_name)
     except BaseException:
         os.unlink(name)
         raise
+    # Only then does the name outlive a loss of power.
+    directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
 
 
 def _make_secrets(path: Path) -> None:

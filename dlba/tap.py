@@ -3,7 +3,8 @@
 The only module that touches the global reactor. It makes three things true before any service
 starts: time is monotonic (Twisted's own follows the wall clock, so a step freezes or fires every
 timer), signals mean what the contract says, and objects that live as long as the process are kept
-out of the garbage collector's sight once everything runs.
+out of the garbage collector's sight once everything runs. HUP reads the configuration again
+(`dlba.reload`) and gives it to the node; what that says of its files goes into the log.
 
 Exit codes: 2 for usage and configuration, 1 for a start that failed, 0 else.
 """
@@ -33,12 +34,16 @@ from dlba.config.problems import Problem
 from dlba.config.values import NodeConfig
 from dlba.demo import Demo
 from dlba.errors import ConfigError, DLBAError
-from dlba.node import Node
+from dlba.node import Node, Prepared, prepare
+from dlba.reload import Reload
 
 __all__ = ["Options", "makeService"]
 
 #: Allocations between two collections: a request leaves no cycles, so a collection finds nothing.
 GC_THRESHOLD = 50_000
+
+#: What a start or a reload fails with, by no fault of ours.
+_EXPECTED = (OSError, TLSError, CannotListenError, DLBAError)
 
 reactor: Any = global_reactor
 _log = Logger(namespace="dlba")
@@ -81,7 +86,7 @@ def makeService(options: Options) -> IService:
     """The service for `options`. Ends the process with code 2 on a bad configuration."""
     reactor.seconds = time.monotonic
     if options["demo"]:
-        return _Main(None, options.parent or {})
+        return _Main(None, "", options.parent or {})
     try:
         config = load(options["config"], warn=_warn)
     except ConfigError as error:
@@ -89,19 +94,22 @@ def makeService(options: Options) -> IService:
     if options["test"]:
         print(f"{options['config']}: fine")
         raise SystemExit(0)
-    return _Main(config, options.parent or {})
+    # A daemon may change its folder.
+    return _Main(config, os.path.abspath(options["config"]), options.parent or {})
 
 
 class _Main(MultiService):
     """The node, with the demo around it when there is no configuration."""
 
-    def __init__(self, config: NodeConfig | None, twistd: Mapping[str, Any]) -> None:
-        """`config` None: the demo. `twistd`: the options of twistd itself."""
+    def __init__(self, config: NodeConfig | None, path: str, twistd: Mapping[str, Any]) -> None:
+        """`config` None: the demo, else what was read from `path`. `twistd`: its own options."""
         super().__init__()
         self._config = config
+        self._path = path
         self._twistd = twistd
         self._demo: Demo | None = None
         self._node: Node | None = None
+        self._reloading = Reload(reactor, self._read, self._apply, _EXPECTED, _words)
 
     def privilegedStartService(self) -> None:
         """Make the node and bind its ports; ends the process with code 1 when that fails."""
@@ -113,7 +121,7 @@ class _Main(MultiService):
             self._node = Node(reactor, config)
             self._node.setServiceParent(self)
             super().privilegedStartService()
-        except (OSError, TLSError, CannotListenError, DLBAError) as error:
+        except _EXPECTED as error:
             self._remove_demo()
             self._fail(_words(error))
 
@@ -127,6 +135,7 @@ class _Main(MultiService):
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
+        self._reloading.stop()
         await super().stopService()
         if self._demo is not None:
             await self._demo.stop()
@@ -177,7 +186,22 @@ class _Main(MultiService):
             self._node.reopen_logs()
 
     def _reload(self) -> None:
-        _log.warn("HUP: reloading isn't there yet; the configuration stays as it is")
+        if self._config is None:
+            _log.warn("HUP: the demo has no file to read again; it stays as it is")
+        else:
+            self._reloading.ask()
+
+    def _read(self) -> tuple[Prepared, list[Problem]]:
+        """What the files say now; in a thread."""
+        warnings: list[Problem] = []
+        return prepare(load(self._path, warn=warnings.append)), warnings
+
+    def _apply(self, read: tuple[Prepared, list[Problem]]) -> None:
+        prepared, warnings = read
+        assert self._node is not None
+        self._node.reload(prepared)
+        for problem in warnings:
+            _log.warn("{problem}", problem=problem)
 
     def _dump(self) -> None:
         _log.warn("USR2: dumping the tables isn't there yet; see the monitor's /status")

@@ -25,7 +25,7 @@ from dlba.addresses import ip_literal, port_number
 from dlba.errors import CommandError, ConfigError
 from dlba.socketname import CONTROL, socket_name
 
-__all__ = ["add_where", "ask", "control_path", "where_text"]
+__all__ = ["NODE_FILE", "add_where", "ask", "control_path", "where_text"]
 
 NODE_FILE: Final = "/etc/dlba/node.yaml"
 MAX_ANSWER: Final = 16 * 1024 * 1024
@@ -79,8 +79,7 @@ def _exchange(path: Path, line: bytes, timeout: float) -> bytes:
                 if len(received) > MAX_ANSWER:
                     raise _failure(path, f"expected up to {MAX_ANSWER} bytes, got more")
     except (FileNotFoundError, NotADirectoryError):
-        expected = "expected the control socket of a node that runs and has an interface"
-        raise _failure(path, f"{expected}, got no file") from None
+        raise _failure(path, "expected the control socket of a running node, got no file") from None
     except ConnectionRefusedError:
         raise _failure(path, "expected a running node, got nobody who listens") from None
     except PermissionError:

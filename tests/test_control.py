@@ -39,16 +39,16 @@ WAIT = 20.0  # seconds; generous, only a hang meets it
 ECHO = b'{"command": "echo", "n": 1}\n'
 
 
-def echo(request):
+def echo(request, peer):
     """Give the request back."""
     return {"request": request}
 
 
-def refuse(request):
+def refuse(request, peer):
     raise DLBAError("port: expected a good one, got a bad one")
 
 
-def fail(request):
+def fail(request, peer):
     raise ZeroDivisionError("secret")
 
 
@@ -102,10 +102,10 @@ class Answers(SynchronousTestCase):
             deep = {"x": deep}
         table = (
             (fail, ZeroDivisionError),
-            (lambda _: {"x": float("nan")}, ValueError),
-            (lambda _: {"x": b""}, TypeError),
-            (lambda _: None, TypeError),
-            (lambda _: deep, RecursionError),
+            (lambda *_: {"x": float("nan")}, ValueError),
+            (lambda *_: {"x": b""}, TypeError),
+            (lambda *_: None, TypeError),
+            (lambda *_: deep, RecursionError),
         )
         for command, kind in table:
             got = answered(b'{"command": "x"}', {"x": command})
@@ -157,7 +157,7 @@ class Answers(SynchronousTestCase):
 
     @given(st.dictionaries(st.text() | st.sampled_from(["command", "address", "port"]), values))
     def test_any_object(self, request):
-        got = answered(json.dumps(request).encode(), {"where": lambda r: {"f": flow_of(r)}})
+        got = answered(json.dumps(request).encode(), {"where": lambda r, _: {"f": flow_of(r)}})
         self.assertIs(got["ok"], False)
 
     @given(st.binary())
@@ -259,6 +259,21 @@ class Peers(Case):
     def setUp(self):
         super().setUp()
         self.running = self.service()
+
+    @in_thread
+    def test_who_asks(self):
+        """By the kernel's word, whatever the request says."""
+        asked = []
+        blockingCallFromThread(reactor, self.running.stopService)
+
+        def remember(request, peer):
+            asked.append((request["peer"], peer))
+            return {}
+
+        self.service({"echo": remember})
+        with Peer(self.path, b'{"command": "echo", "peer": "uid 0, pid 1"}\n') as peer:
+            self.assertIs(peer.line()["ok"], True)
+        self.assertEqual(asked, [("uid 0, pid 1", f"uid {os.getuid()}, pid {os.getpid()}")])
 
     def still_answers(self):
         with Peer(self.path, ECHO) as peer:

@@ -194,6 +194,7 @@ class DemoTests(TestCase):
             self.assertIn(text, banner)
         for backend in config.array.web.pools["app"].backends:
             self.assertIn(f"{backend.name} at {backend.address}", banner)
+        self.assertIn(f"\n  control   {config.state}/control\n", banner)
         self.assertIn("\n  curl -ik https://127.0.0.1:8443/ ", banner)
         self.assertTrue(all(len(line) <= 110 for line in banner.splitlines()))
         self.assertTrue(banner.endswith("\n"))

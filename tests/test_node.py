@@ -1,6 +1,8 @@
 """One node: its keys on disk, its services together, its status and its access log."""
 
 import json
+import os
+import socket
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -12,16 +14,18 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
+from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import TestCase
 
 from dlba.config.load import load_text
-from dlba.config.values import LogConfig
+from dlba.config.values import LogConfig, NodeConfig
 from dlba.counters import WEB_COUNTERS
 from dlba.election.terms import Terms
-from dlba.errors import DLBAError
-from dlba.node import Node
+from dlba.errors import CommandError, DLBAError
+from dlba.node import Node, prepare
 from dlba.poller import Poller
 from dlba.state import lock_state, make_state, store_learned
+from dlba.where import ask
 from tests import namespaces
 from tests.election.certificates import make
 from tests.election.test_channel import free_ports
@@ -40,9 +44,12 @@ from tests.web.harness import (
 class NodeTest(ProxyTest):
     """A node as `dlba.tap` starts it."""
 
-    def start(self, backends: list[Backend | int], **node) -> Node:
-        self.folder = Path(self.mktemp())
-        self.folder.mkdir()
+    def start(
+        self, backends: list[Backend | int], folder: Path | None = None, **node: object
+    ) -> Node:
+        """`folder`: one where a node has run before."""
+        self.folder = folder or Path(self.mktemp())
+        self.folder.mkdir(exist_ok=True)
         self._remember_descriptors()
         self.monitor_port = closed_port()
         node = {"monitor": {"listen": f"127.0.0.1:{self.monitor_port}"}, **node}
@@ -177,6 +184,187 @@ class NodeTest(ProxyTest):
         client.close()
         eventually(lambda: done, "the stop")
         self.assertIn(" 204 ", (self.folder / "access.log").read_text())
+
+    def logged(self, *more: str) -> list[str]:
+        """The lines of the node's own log so far that hold one of these texts."""
+        return [line for line in self.lines if any(text in line for text in more)]
+
+    def observe(self) -> None:
+        self.lines: list[str] = []
+
+        def see(event) -> None:
+            if event["log_namespace"].startswith("dlba."):
+                self.lines.append(event["log_format"].format(**event))
+
+        globalLogPublisher.addObserver(see)
+        self.addCleanup(globalLogPublisher.removeObserver, see)
+
+    def read(self, backends: list[Backend | int], **options) -> NodeConfig:
+        """A configuration in the folder of the node that runs."""
+        node = {"monitor": {"listen": f"127.0.0.1:{self.monitor_port}"}, **options.pop("node", {})}
+        options = {"site": {"schedule": "cookie"}, "pool": {"fail_timeout": 60}, **options}
+        return load_text(configuration(backends, node=node, **options), self.folder)
+
+    def reload(self, config: NodeConfig) -> None:
+        self.on_reactor(self.node.reload, prepare(config))
+
+    def command(self, **request) -> dict:
+        return ask(self.folder / "state" / "control", request)
+
+    @in_thread
+    def test_a_proxy_alone_has_a_control_socket(self):
+        self.start([self.backend(), self.backend()])
+        document = self.command(command="status")
+        self.assertEqual([row["name"] for row in document["backends"]], ["app1", "app2"])
+        with self.assertRaisesRegex(CommandError, "one of drain, resume, status, got"):
+            self.command(command="where", address="192.0.2.7", port=1)
+        with self.assertRaises(DLBAError):
+            lock_state(self.folder / "state")
+        self.stop()
+        os.close(lock_state(self.folder / "state"))
+        self.assertFalse((self.folder / "state" / "control").exists())
+
+    @in_thread
+    def test_drained_over_reloads_and_restarts(self):
+        self.observe()
+        backends = [self.backend(), self.backend()]
+        self.start(backends)
+        answer = self.command(command="drain", backend="app/app1")
+        self.assertEqual((answer["changed"], answer["draining"]), (True, True))
+        who = f"uid {os.getuid()}, pid {os.getpid()}"
+        self.assertEqual(self.logged("drain backend"), [f"drain backend app/app1, by {who}"])
+
+        def check(*draining: bool) -> None:
+            rows = self.command(command="status")["backends"]
+            self.assertEqual([row["draining"] for row in rows], list(draining))
+            found = {self.ask().body for _ in range(6)}
+            names = [b"app1", b"app2"]
+            self.assertEqual(
+                found, {n for n, drains in zip(names, draining, strict=True) if not drains}
+            )
+
+        check(True, False)
+        self.reload(self.read(backends, timeouts={"idle": 7}))
+        check(True, False)
+        folder = self.folder
+        eventually(lambda: not self.proxy.clients, "no client")
+        self.stop()
+        self.start(backends, folder)
+        check(True, False)
+        self.command(command="resume", backend="app/app1")
+        check(False, False)
+        eventually(lambda: not self.proxy.clients, "no client")
+        self.stop()
+
+    @in_thread
+    def test_a_proxy_alone_without_its_state_folder_serves(self):
+        self.observe()
+        secrets = Path(self.mktemp())
+        secrets.write_text("k " + "x" * 32)
+        backend = self.backend()
+        held = Path(self.mktemp()).absolute()
+        make_state(held)
+        lock = lock_state(held)
+        for state, words in (
+            ("/proc/nowhere", "/proc/nowhere: No such file or directory"),
+            (str(held), f"{held}: expected a state folder of its own, got that of a running node"),
+        ):
+            self.lines.clear()
+            self.start([backend], state=state, secrets=str(secrets.absolute()))
+            self.assertEqual(self.logged("control", "drained"), [f"no control socket: {words}"])
+            self.assertEqual(self.ask().status, 200)
+            eventually(lambda: not self.proxy.clients, "no client")
+            self.stop()
+        os.close(lock)
+
+    @in_thread
+    def test_reload(self):
+        self.observe()
+        one, other = self.backend(), self.backend()
+        self.start([one], log={"access": "access.log"})
+        client = self.client()
+        client.send(GET)
+        self.assertEqual(client.response().body, b"app1")
+        log = {"access": "second.log", "format": "json"}
+        self.reload(self.read([other], node={"log": log, "state": "elsewhere"}))
+        self.assertEqual(
+            self.logged("reloaded", "takes effect"),
+            [
+                "reloaded: web.pools.app.backends.app1, web.pools.app.backends.app2, log.access, "
+                "log.format",
+                "state: changed: takes effect at the next start",
+            ],
+        )
+        client.send(GET)
+        self.assertEqual(client.response().body, b"app2")
+        client.close()
+        eventually(lambda: not self.proxy.clients, "no client")
+        self.lines.clear()
+        self.reload(self.read([other], node={"log": log}))
+        self.reload(self.read([other]))
+        self.assertEqual(
+            self.logged("reloaded", "takes effect"),
+            ["reloaded: nothing has changed", "reloaded: log.access, log.format"],
+        )
+        self.assertEqual(self.ask().status, 200)
+        eventually(lambda: not self.proxy.clients, "no client")
+        self.reload(self.read([other], node={"log": log}))
+        self.assertEqual(self.ask().status, 200)
+        eventually(lambda: not self.proxy.clients, "no client")
+        self.stop()
+        names = ("access.log", "second.log")
+        logs = [(self.folder / name).read_text().splitlines() for name in names]
+        self.assertEqual([len(lines) for lines in logs], [1, 2])
+        self.assertIn('"GET / HTTP/1.1"', logs[0][0])
+        self.assertEqual(json.loads(logs[1][0])["backend"], "app2")
+
+    @in_thread
+    def test_a_reload_that_fails_changes_nothing(self):
+        backend = self.backend()
+        self.start([backend], log={"access": "access.log"})
+        before = self.node._config
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            config = self.read([backend, 9], node={"log": {"access": "second.log"}})
+            listen = attrs.evolve(config.array.web.listen[0], port=taken.getsockname()[1])
+            web = attrs.evolve(config.array.web, listen=(listen,))
+            config = attrs.evolve(config, array=attrs.evolve(config.array, web=web))
+            with self.assertRaises(DLBAError):
+                self.reload(config)
+        gone = attrs.evolve(before, log=LogConfig(access=self.folder / "no" / "access.log"))
+        with self.assertRaises(OSError):
+            self.reload(gone)
+        self.assertIs(self.node._config, before)
+        self.assertEqual(len(list(self.proxy.backends())), 1)
+        self.assertEqual(self.ask().status, 200)
+        eventually(lambda: not self.proxy.clients, "no client")
+        self.stop()
+        self.assertEqual(len((self.folder / "access.log").read_text().splitlines()), 1)
+
+    @in_thread
+    def test_cookie_keys_that_change(self):
+        self.observe()
+        self.start([self.backend()])
+        path = self.folder / "state" / "secrets"
+        path.write_text("new " + "x" * 32 + "\n" + path.read_text())
+        self.reload(self.read(self.backends))
+        self.assertEqual(self.logged("reloaded"), ["reloaded: cookie keys"])
+        self.assertIn(b"DLBA=new.", self.ask().get(b"Set-Cookie"))
+        # Without the file the keys stay: other ones would end all sessions.
+        path.unlink()
+        self.reload(self.read(self.backends))
+        self.assertFalse(path.exists())
+        self.assertIn(b"DLBA=new.", self.ask().get(b"Set-Cookie"))
+        eventually(lambda: not self.proxy.clients, "no client")
+        self.stop()
+
+    @in_thread
+    def test_no_reload_once_it_stops(self):
+        self.start([self.backend()])
+        before = self.node._config
+        config = self.read([9])
+        self.stop()
+        self.reload(config)
+        self.assertIs(self.node._config, before)
 
     @in_thread
     def test_unwritable_log_stops_the_start(self):

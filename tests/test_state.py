@@ -13,7 +13,16 @@ from dlba.config.keys import parse_keys
 from dlba.config.load import load_text
 from dlba.election.keyring import Keyring
 from dlba.errors import DLBAError
-from dlba.state import load_keys, load_learned, lock_state, make_state, store_learned
+from dlba.state import (
+    load_drained,
+    load_keys,
+    load_learned,
+    lock_state,
+    make_state,
+    reload_keys,
+    store_drained,
+    store_learned,
+)
 from tests.web.harness import configuration
 
 
@@ -180,6 +189,75 @@ class LearnedTests(SynchronousTestCase):
         store_learned(self.folder, ring.stored())
         again = Keyring(parse_keys("a " + "x" * 32), load_learned(self.folder))
         self.assertEqual([key.id for key in again.signing], ["a", "b"])
+
+
+class DrainedTests(SynchronousTestCase):
+    """Which backends were asked to drain."""
+
+    def setUp(self) -> None:
+        self.folder = Path(self.mktemp())
+        make_state(self.folder)
+        self.path = self.folder / "drained"
+
+    def test_kept_private(self):
+        self.assertEqual(load_drained(self.folder), frozenset())
+        for backends in ({("app", "b"), ("app", "a.1")}, {("x", "y")}, set()):
+            store_drained(self.folder, backends)
+            self.assertEqual(load_drained(self.folder), backends)
+        self.assertEqual(mode(self.path), 0o600)
+
+    def test_whole_or_as_before(self):
+        store_drained(self.folder, {("app", "a")})
+        for call in ("os.fsync", "os.replace"):
+            with mock.patch(call, side_effect=OSError(errno.ENOSPC, "No space left")):
+                self.assertRaises(OSError, store_drained, self.folder, {("app", "b")})
+            self.assertEqual(load_drained(self.folder), {("app", "a")})
+            self.assertEqual(len(list(self.folder.iterdir())), 1, "no half file stays")
+
+    def test_file_and_folder_are_synced(self):
+        synced = []
+        with mock.patch("os.fsync", lambda fd: synced.append(os.readlink(f"/proc/self/fd/{fd}"))):
+            store_drained(self.folder, {("app", "a")})
+        self.assertEqual([Path(path).is_dir() for path in synced], [False, True])
+
+    def test_another_file(self):
+        for text in (
+            "[]",
+            "{",
+            "1" * 5000,
+            "[" * 99999,
+            '{"format": 2, "backends": []}',
+            '{"format": 1}',
+            '{"format": 1, "backends": ["app"]}',
+            '{"format": 1, "backends": ["a/b/c"]}',
+            '{"format": 1, "backends": [1]}',
+            '{"format": 1, "backends": 1}',
+            "\xe4",
+            "x" * (1 << 20) + "x",
+        ):
+            self.path.write_text(text)
+            error = self.assertRaises(DLBAError, load_drained, self.folder)
+            self.assertIn(str(self.path), str(error))
+
+
+class ReloadKeysTests(SynchronousTestCase):
+    def test_what_is_there_now(self):
+        folder = Path(self.mktemp()).absolute()
+        folder.mkdir()
+        config = load_text('{"node": "a", "array": {"name": "x"}}', folder)
+        first = load_keys(config)
+        self.assertEqual(reload_keys(config), first)
+        path = folder / "state" / "secrets"
+        path.write_text("new " + "x" * 32 + "\n" + path.read_text())
+        ids = [key.id for key in reload_keys(config).signing]
+        self.assertEqual(ids, ["new", first.signing[0].id])
+        path.write_text("new\n")
+        self.assertRaises(DLBAError, reload_keys, config)
+        path.unlink()
+        self.assertIsNone(reload_keys(config))
+        self.assertFalse(path.exists(), "nothing is made up")
+        named = attrs.evolve(config, secrets=path)
+        self.assertRaises(OSError, reload_keys, named)
 
 
 class LockTests(SynchronousTestCase):

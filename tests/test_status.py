@@ -410,7 +410,7 @@ class ConfigTests(MonitorCase):
         code, out, err = run("status", "-c", path)
         self.assertEqual((code, out), (1, ""))
         control = Path(path).absolute().parent / "s" / "control"
-        self.assertIn(f"{control}: expected the control socket of a node that runs", err)
+        self.assertIn(f"{control}: expected the control socket of a running node", err)
 
     def test_bad_file(self):
         path = self.write("node: a\nmonitor: {listen: x}\n")
@@ -441,7 +441,7 @@ class ControlTests(TestCase):
         self.patch(os, "environ", {**os.environ, "DLBA_CONTROL": "", "STATE_DIRECTORY": ""})
 
     def serve(self, document):
-        service = ControlService(reactor, self.path, {"status": lambda _: document})
+        service = ControlService(reactor, self.path, {"status": lambda *_: document})
         service.startService()
         self.addCleanup(service.stopService)
 
@@ -487,7 +487,7 @@ class ControlTests(TestCase):
             {"node": "a", "peers": [1]},
             {"node": "a", "table": [1]},
         ):
-            service = ControlService(reactor, self.path, {"status": lambda _, d=document: d})
+            service = ControlService(reactor, self.path, {"status": lambda *_, d=document: d})
             service.startService()
             code, out, err = await deferToThread(run, "status", "--control", str(self.path))
             self.assertEqual((code, out), (1, ""))

@@ -1,6 +1,7 @@
 """`twistd dlba` as a process: its options, exit codes, messages and signals."""
 
 import json
+import os
 import re
 import select
 import signal
@@ -157,13 +158,7 @@ class Signals(TapTest):
         self.port = closed_port()
         text = configuration([self.backend], node={"log": {"access": "access.log"}}, **options)
         process = self.begin("-c", self.write(text.replace('"port": 0', f'"port": {self.port}')))
-        end = time.monotonic() + WAIT
-        self.output = ""
-        while "ready: pid" not in self.output:
-            self.assertIsNone(process.poll())
-            self.assertLess(time.monotonic(), end, self.output)
-            if select.select([process.stdout], [], [], 1)[0]:
-                self.output += process.stdout.readline()
+        self.until(process, "ready: pid")
         return process
 
     def client(self) -> Wire:
@@ -190,20 +185,83 @@ class Signals(TapTest):
         self.backend.script = script
         return gate
 
-    def test_usr1_reopens_the_log_and_hup_and_usr2_change_nothing(self):
+    def until(self, process: subprocess.Popen, text: str) -> str:
+        """Wait for `text` in the log; all of it since the last call."""
+        end = time.monotonic() + WAIT
+        output = ""
+        while text not in output:
+            self.assertIsNone(process.poll())
+            self.assertLess(time.monotonic(), end, output)
+            if select.select([process.stdout], [], [], 1)[0]:
+                # Not by line: what the file object has read, select knows nothing of.
+                output += os.read(process.stdout.fileno(), 65536).decode()
+        return output
+
+    def rewrite(self, backend: Backend, **options) -> None:
+        """Another configuration in the node's file."""
+        text = configuration([backend], **options)
+        self.write(text.replace('"port": 0', f'"port": {self.port}'))
+
+    def test_hup(self):
+        """Taken over as a whole, or not at all."""
+        other = Backend("app2")
+        self.addCleanup(other.join)
+        self.addCleanup(other.stop)
+        process = self.node()
+        kept = self.client()
+
+        def answer() -> bytes:
+            kept.send(GET)
+            return kept.response().body
+
+        self.assertEqual(answer(), b"app1")
+        self.rewrite(other, timeouts={"head": 3})
+        process.send_signal(signal.SIGHUP)
+        lines = self.until(process, "reloaded: ")
+        for key in ("app.backends.app1", "app.backends.app2", "timeouts.head", "log.access"):
+            self.assertIn(key, lines)
+        self.assertEqual(answer(), b"app2")
+        bad = json.loads((self.folder / "node.yaml").read_text())
+        bad["array"]["web"]["pools"]["app"]["backends"]["app2"]["adress"] = 1
+        bad["array"]["web"]["sites"][0]["pool"] = "ap"
+        self.write(json.dumps(bad, indent=1))
+        process.send_signal(signal.SIGHUP)
+        lines = self.until(process, "not reloaded: the configuration stays as it is")
+        where = re.escape(str(self.folder / "node.yaml"))
+        self.assertEqual(len(re.findall(rf" {where}:\d+:\d+: array\.web\.", lines)), 2, lines)
+        self.assertEqual(answer(), b"app2")
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+            listen = f'"port": {port}, "address": "127.0.0.1"}}, {{"port": {self.port}'
+            text = configuration([self.backend]).replace('"port": 0', listen)
+            self.write(text)
+            process.send_signal(signal.SIGHUP)
+            lines = self.until(process, "not reloaded: the configuration stays as it is")
+        self.assertIn(f"web.listen[0]: listen on 127.0.0.1:{port}: Address already in use", lines)
+        self.assertEqual(answer(), b"app2")
+        # Two in a row: what the file says at last counts.
+        self.rewrite(self.backend)
+        process.send_signal(signal.SIGHUP)
+        process.send_signal(signal.SIGHUP)
+        self.until(process, "reloaded: ")
+        self.assertEqual(answer(), b"app1")
+        kept.close()
+        process.send_signal(signal.SIGHUP)
+        process.send_signal(signal.SIGTERM)
+        self.assertEqual(process.wait(WAIT), 0)
+
+    def test_usr1_reopens_the_log_and_usr2_changes_nothing(self):
         process = self.node()
         log = self.folder / "access.log"
         self.ask()
         moved = log.rename(self.folder / "access.log.1")
         process.send_signal(signal.SIGUSR1)
         eventually(log.exists, "a new log")
-        process.send_signal(signal.SIGHUP)
-        self.ask()
         process.send_signal(signal.SIGUSR2)
         self.ask()
         process.send_signal(signal.SIGTERM)
         self.assertEqual(process.wait(WAIT), 0)
-        self.assertEqual([len(p.read_text().splitlines()) for p in (moved, log)], [1, 2])
+        self.assertEqual([len(p.read_text().splitlines()) for p in (moved, log)], [1, 1])
 
     def test_term_drains_and_exits(self):
         gate = self.gated()

@@ -174,7 +174,7 @@ class Asking(Case):
                 self.assertIn("within 0.2 s, got none", self.failure(timeout=0.2))
 
     def test_nobody(self):
-        no_file = "a node that runs and has an interface, got no file"
+        no_file = "the control socket of a running node, got no file"
         self.assertIn(no_file, self.failure())
         with socket.socket(socket.AF_UNIX) as dead:
             dead.bind(os.path.relpath(self.path))
@@ -224,7 +224,7 @@ class Node(TestCase):
         folder = Path(self.mktemp())
         folder.mkdir(parents=True)
         path = folder / "control"
-        service = ControlService(reactor, path, {"where": lambda r: {"flow": flow_of(r)}})
+        service = ControlService(reactor, path, {"where": lambda r, _: {"flow": flow_of(r)}})
         service.startService()
         self.addCleanup(service.stopService)
         request = {"command": "where", "address": "192.0.2.7", "port": 40000}
@@ -246,7 +246,7 @@ class Node(TestCase):
         folder = Path(self.mktemp())
         folder.mkdir(parents=True)
         path = folder / "control"
-        service = ControlService(reactor, path, {"where": lambda r: {"flow": flow_of(r)}})
+        service = ControlService(reactor, path, {"where": lambda r, _: {"flow": flow_of(r)}})
         service.startService()
         self.addCleanup(service.stopService)
         request = {"command": "where", "address": "192.0.2.7", "port": 40000}

@@ -158,19 +158,20 @@ class Proxy:
     def _drained_of(self, pool: str) -> list[str]:
         return [name for of, name in self._drained if of == pool]
 
-    def set_keys(self, keys: tuple[SecretKey, ...]) -> None:
+    def set_keys(self, keys: tuple[SecretKey, ...]) -> bool:
         """The first of `keys` signs from the next response on, all verify from the next request on.
 
-        Raises ValueError, and changes nothing, without any.
+        False: they are what they were. Raises ValueError, and changes nothing, without any.
         """
         if not keys:
             raise ValueError("keys: expected one or more, got none")
         if keys == self._keys:
-            return
+            return False
         self._keys = keys
         self._tokens.renew(keys)
         for pool in self.pools.values():
             pool.sign(self._tokens.token)
+        return True
 
     def admit(self, host: str) -> bool:
         """Count one more connection of the client `host`; False: it has `per_client` already."""
@@ -212,7 +213,9 @@ class Proxy:
         )
 
     def backend_recovered(self, backend: Backend) -> None:
-        """Tell the operator that `backend` takes connections again."""
+        """Tell the operator that `backend` takes connections again, unless it is down by checks."""
+        if backend.marked:
+            return
         self._log.info("backend {pool}/{name} is back", pool=backend.pool, name=backend.name)
 
     def _count_internal_error(self) -> None:
