@@ -20,7 +20,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from dlba.poller import READ, WRITE
-from dlba.web.stream import READ_SIZE, reset
+from dlba.web.stream import PARTS, READ_SIZE, reset
 
 if TYPE_CHECKING:
     from dlba.web.front import BackendEvents
@@ -237,6 +237,8 @@ class BackendSide:
     def write(self, data: bytes) -> None:
         """Send more of the request (not empty); what doesn't go now is the backlog."""
         if self._parts:
+            if len(self._parts) >= PARTS:
+                self._parts = [b"".join(self._parts)]
             self._parts.append(data)
             self.backlog += len(data)
             self._count()

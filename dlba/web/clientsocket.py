@@ -23,7 +23,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from dlba.poller import READ, WRITE
-from dlba.web.stream import PlainHTTPError
+from dlba.web.stream import PARTS, PlainHTTPError
 
 if TYPE_CHECKING:
     from dlba.web.front import ClientFront
@@ -62,7 +62,6 @@ class ClientSocket:
         "_queued",
         "_reading",
         "_sock",
-        "_starved",
         "_state",
         "_stream",
         "_then",
@@ -77,6 +76,7 @@ class ClientSocket:
         "port",
         "redirect_port",
         "slot",
+        "starved",
         "tls",
         "trusted",
     )
@@ -122,7 +122,7 @@ class ClientSocket:
         self._blocks = 0
         self._reading = True
         #: Waits for memory before it reads on.
-        self._starved = False
+        self.starved = False
         self._again = False
         self._write_failed = False
         #: How to end when the backlog is gone: None (not at all), "close" or "linger".
@@ -170,7 +170,7 @@ class ClientSocket:
         if state == _OPEN:
             if self._write_failed or (
                 mask & _GONE
-                and (self._starved or not self._reading)
+                and (self.starved or not self._reading)
                 and self._proxy.poller.gone(self._fd)
             ):
                 self._lose()
@@ -223,13 +223,13 @@ class ClientSocket:
     def _starve(self) -> None:
         """Read nothing until there is memory again; the deadlines go on."""
         self._want(self._mask & ~READ)
-        self._starved = True
+        self.starved = True
         self._proxy.memory.wait(self)
         self._front.squeeze()
 
     def resume_memory(self) -> None:
         """There is memory again: see `dlba.web.memory`."""
-        self._starved = False
+        self.starved = False
         if self._reading and self._state == _OPEN:
             self._want(self._mask | READ)
 
@@ -320,7 +320,7 @@ class ClientSocket:
         """Read again; what is there already comes in the next turn."""
         if not self._reading and self._state == _OPEN and self._then is None:
             self._reading = True
-            if not self._starved:
+            if not self.starved:
                 self._want(self._mask | READ)
 
     def call_again(self) -> None:
@@ -333,7 +333,12 @@ class ClientSocket:
     def write(self, data: bytes) -> None:
         """Send `data` (not empty), as much as goes now; the rest is the backlog."""
         if self.backlog:
-            self._parts.append(data)
+            parts = self._parts
+            if len(parts) >= PARTS:
+                whole = b"".join(parts)
+                parts.clear()
+                parts.append(whole)
+            parts.append(data)
             self.backlog += len(data)
             self._count()
             return
@@ -484,7 +489,7 @@ class ClientSocket:
         self.backlog = self.held = 0
         if self._blocks:
             self._count()
-        if self._starved:
+        if self.starved:
             proxy.memory.forget(self)
         self._reading = False
         with contextlib.suppress(OSError):

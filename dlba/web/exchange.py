@@ -206,6 +206,10 @@ class Exchange:
 
     def touch(self) -> None:
         """Something moved: set the deadline of whoever is waited for now."""
+        side = self._side
+        if side is not None and not side.connected:
+            # The connect's own deadline holds.
+            return
         timeouts = self._proxy.timeouts
         socket = self._front.socket
         if socket.backlog:
@@ -243,7 +247,13 @@ class Exchange:
     def _waits_for_body(self) -> bool:
         """Whether it is the client's turn: the backend has taken what there is of the request."""
         side = self._side
-        return not self._front.complete and side is not None and not side.backlog
+        # Once the answer has begun, nobody waits for the rest of the request.
+        return (
+            not self._front.complete
+            and not self.responding
+            and side is not None
+            and not side.backlog
+        )
 
     def times(self) -> tuple[float, float, float]:
         """Seconds for the queue, the connect and the response's head; -1: not reached."""
@@ -447,7 +457,7 @@ class Exchange:
                 backend.cookie_groups += given
                 self._proxy.counters.cookies_injected += given
         if self._proxy.via:
-            fields += self._proxy.via[1]
+            fields += self._proxy.via[response.minor]
         return fields
 
     def _switch(self, response: ResponseHead) -> None:

@@ -45,7 +45,7 @@ class HeadReader:
                 return None
         end = buffer.find(HEAD_END, max(self._scanned - 3, 0))
         if end < 0 or end > longest:
-            self._check_begun(buffer, longest)
+            self._check_begun(buffer, longest, limits.target)
             return None
         request = parse_request(buffer[:end], limits)
         self._scanned = 0
@@ -58,7 +58,7 @@ class HeadReader:
         line, ended, _ = self.buffer.partition(b"\r\n")
         return line if ended and b"\n" not in line else b""
 
-    def _check_begun(self, buffer: bytes, longest: int) -> None:
+    def _check_begun(self, buffer: bytes, longest: int, target: int) -> None:
         """Raise HeadError where the head that has begun can't become a good one."""
         # What was looked at isn't looked at again, or a dripped head would cost its square.
         start = self._scanned
@@ -69,6 +69,7 @@ class HeadReader:
             # Without this, a head with bare LF would wait for a CRLF that never comes.
             raise HeadError(400, "a line doesn't end in CRLF")
         if len(buffer) > longest:
-            if b"\r\n" in buffer:
+            line, ended, _ = buffer.partition(b"\r\n")
+            if ended and max(len(word) for word in line.split(b" ")) <= target:
                 raise HeadError(431, "the request's head is too large")
             raise HeadError(414, "the request target is too long")

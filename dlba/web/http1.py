@@ -72,7 +72,8 @@ class Http1:
         self._body: RequestBody | None = None
         #: The request has been read to its end.
         self.complete = True
-        self._collected: list[bytes] = []
+        #: What has come of the body before a backend is connected.
+        self._collected: bytes | bytearray = b""
         #: The response goes out chunked; the connection stays after it.
         self._chunked = False
         self._keep = True
@@ -130,7 +131,7 @@ class Http1:
         """See `ClientFront`."""
         self._eof = True
         if not self.complete:
-            self._refuse(400, "the request's body ended too soon", "CR")
+            self._spoiled(400, "the request's body ended too soon", "CR")
         elif self._exchange is None:
             # The buffer may hold more requests; the last of them ends the connection.
             self.advance()
@@ -284,7 +285,7 @@ class Http1:
         try:
             body = reader.take(data)
         except HeadError as error:
-            self._refuse(error.status, error.reason, "PR")
+            self._spoiled(error.status, error.reason, "PR")
             return
         held = reader.held
         if held or self.socket.held:
@@ -302,7 +303,14 @@ class Http1:
 
     def _collect(self, reader: RequestBody, body: bytes) -> None:
         """Keep `body` until the request is complete, or too large to be kept."""
-        self._collected.append(body)
+        if not self._collected:
+            self._collected = body
+        elif isinstance(self._collected, bytearray):
+            # One object, however small the pieces are.
+            self._collected += body
+        else:
+            self._collected = bytearray(self._collected)
+            self._collected += body
         site = self._site
         assert site is not None
         if self.complete or reader.size >= site.request_buffer or self._proxy.memory.tight:
@@ -316,8 +324,8 @@ class Http1:
         request, site = self._request, self._site
         assert request is not None
         assert site is not None
-        whole = b"".join(self._collected)
-        self._collected.clear()
+        whole = bytes(self._collected)
+        self._collected = b""
         if self.socket.held:
             self.socket.hold(len(self._heads.buffer))
         self._exchange = exchange = Exchange(self._proxy, self, request, site)
@@ -399,8 +407,10 @@ class Http1:
         if not self._keep:
             # A client that asked for the end sends no more; any other may be about to.
             asked = self._eof or (self._request is not None and not self._request.keep_alive)
+            # A stray byte would destroy what is still on its way, and much may be.
+            short = self._log.body_bytes <= READ_AHEAD
             self._forget_request()
-            if asked and not self._heads.buffer:
+            if asked and short and not self._heads.buffer:
                 socket.close()
             else:
                 socket.linger()
@@ -421,7 +431,19 @@ class Http1:
     def body_timed_out(self) -> None:
         """The client stopped sending the body of its request."""
         self._proxy.counters.requests_timed_out += 1
-        self._refuse(408, "the request took too long", "cR")
+        if self.socket.starved:
+            # It is we who don't read.
+            self._spoiled(503, "the service is overloaded", "RR")
+        else:
+            self._spoiled(408, "the request took too long", "cR")
+
+    def _spoiled(self, status: int, sentence: str, termination: str) -> None:
+        """The rest of the request's body is no good, or doesn't come."""
+        if self._exchange is not None and self._exchange.responding:
+            # The answer goes on; what is left of the request is read and dropped.
+            self._body = None
+        else:
+            self._refuse(status, sentence, termination)
 
     def broken(self, termination: str) -> None:
         """The response broke off in the middle: show it as broken."""
@@ -478,7 +500,7 @@ class Http1:
         self._keep = keep
         self._record(termination, line)
         self._exchange = None
-        self._collected.clear()
+        self._collected = b""
         if keep:
             self._forget_request()
             self._wait()

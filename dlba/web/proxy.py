@@ -127,6 +127,7 @@ class Proxy:
         self._tokens.configure(
             (pool.name, backend.name) for pool in web.pools.values() for backend in pool.backends
         )
+        gone = set(self.backends())
         known = self._leaving | self.pools
         self.pools = {}
         for name, config in web.pools.items():
@@ -138,6 +139,9 @@ class Proxy:
                 pool.configure(config)
             self.pools[name] = pool
         self._leaving = {name: pool for name, pool in known.items() if pool.busy}
+        gone -= {row for pool in self.pools.values() if pool.config.reuse for row in pool.backends}
+        for row in gone:
+            self.idle.drop_backend(row)
         # Where a plain port only redirects, a cookie for HTTPS alone is enough.
         all_tls = all(listener.tls or listener.redirect for listener in web.listen)
         self.sites = Sites(

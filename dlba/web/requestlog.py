@@ -70,10 +70,15 @@ class RequestLog:
             if exchange.backend is not None:
                 backend = exchange.backend.name
         began = self.began
+        host = socket.host
+        if socket.trusted and request is not None:
+            # The client is the one that the proxy in front of us tells of.
+            said = [value for name, value in request.forwarding if name == b"x-forwarded-for"]
+            host = proxy.forwarding.client(said, host)
         log(
             (
                 time.time(),
-                socket.host,
+                host,
                 socket.port,
                 socket.local_port,
                 socket.tls,

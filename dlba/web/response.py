@@ -42,9 +42,9 @@ class ResponseHead:
     `status` (100 to 599); `reason` (may be b""); `fields` (the field lines that go on, each with
     the CRLF before it, without framing and hop-by-hop fields); `length` (bytes of the body that
     follows, `CHUNKED` or `UNTIL_CLOSE`); `announced` (the Content-Length to show the client, also
-    where no body follows: HEAD, 304; None for none); `dated` (a Date stands in `fields`);
-    `keep_alive` (the backend lets the connection stay); `upgrade` (the Upgrade value where
-    Connection names it, else b"").
+    where no body follows: HEAD, 304; None for none); `dated` (a Date stands in `fields`); `minor`
+    (the backend's HTTP/1 version, 0 or 1); `keep_alive` (the backend lets the connection stay);
+    `upgrade` (the Upgrade value where Connection names it, else b"").
     """
 
     __slots__ = (
@@ -53,6 +53,7 @@ class ResponseHead:
         "fields",
         "keep_alive",
         "length",
+        "minor",
         "reason",
         "status",
         "upgrade",
@@ -65,6 +66,7 @@ class ResponseHead:
         self.length = UNTIL_CLOSE
         self.announced: int | None = None
         self.dated = False
+        self.minor = 1
         self.keep_alive = True
         self.upgrade = b""
 
@@ -80,8 +82,10 @@ def parse_response(head: bytes, to_head: bool) -> ResponseHead:
     minor, digits, reason, block = match.groups()
     status = int(digits)
     response = ResponseHead(status, reason or b"")
-    # HTTP/1.0 could keep it too; those who still speak it mean to close.
-    response.keep_alive = minor != b"0"
+    if minor == b"0":
+        response.minor = 0
+        # It could be kept too; those who still speak HTTP/1.0 mean to close.
+        response.keep_alive = False
     length: int | None = None
     coding: bytes | None = None
     named: bytes | None = None
@@ -92,10 +96,7 @@ def parse_response(head: bytes, to_head: bool) -> ResponseHead:
         for name, value in zip(parts[1::3], parts[2::3], strict=True):
             name = name.lower()
             if name == b"content-length":
-                value = value.strip(b" \t")
-                if not _DIGITS(value) or (length is not None and int(value) != length):
-                    raise BackendError("head", "Content-Length isn't one number of 1 to 18 digits")
-                length = int(value)
+                length = _length(value, length)
             elif name == b"connection":
                 named = value if named is None else named + b"," + value
             elif name == b"transfer-encoding":
@@ -116,6 +117,20 @@ def parse_response(head: bytes, to_head: bool) -> ResponseHead:
     response.fields = block
     _frame(response, length, coding, minor, to_head)
     return response
+
+
+def _length(value: bytes, before: int | None) -> int:
+    """The number in a Content-Length `value`, the same as `before` where there was one.
+
+    RFC 9110 8.6: a list of one number over and over is what a proxy makes of repeated lines.
+    """
+    for digits in value.split(b","):
+        digits = digits.strip(b" \t")
+        if not _DIGITS(digits) or (before is not None and int(digits) != before):
+            raise BackendError("head", "Content-Length isn't one number of 1 to 18 digits")
+        before = int(digits)
+    assert before is not None
+    return before
 
 
 def _frame(

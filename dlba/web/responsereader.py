@@ -18,6 +18,7 @@ __all__ = ["HEAD_LIMIT", "INTERIM_LIMIT", "ResponseReader"]
 
 #: Bytes of a head, and of all interim heads of one response together.
 HEAD_LIMIT: Final = 64 * 1024
+_BEGIN: Final = b"HTTP/1."
 #: How many 1xx responses, 100 aside, may come before the final one.
 INTERIM_LIMIT: Final = 16
 
@@ -28,12 +29,23 @@ class ResponseReader:
     `held`: bytes of a head that hasn't come to its end. `heard`: a byte of a response has come.
     """
 
-    __slots__ = ("_body", "_buffer", "_chunks", "_interim_bytes", "_interims", "_left", "_to_head")
+    __slots__ = (
+        "_body",
+        "_buffer",
+        "_chunks",
+        "_interim_bytes",
+        "_interims",
+        "_left",
+        "_scanned",
+        "_to_head",
+    )
 
     def __init__(self, to_head: bool) -> None:
         """`to_head`: the request's method was HEAD."""
         self._to_head = to_head
         self._buffer = b""
+        #: Bytes of the buffer in which no head ends.
+        self._scanned = 0
         self._interims = 0
         self._interim_bytes = 0
         self._left = 0
@@ -60,12 +72,12 @@ class ResponseReader:
         """
         buffer = self._buffer + data if self._buffer else data
         while True:
-            end = buffer.find(HEAD_END)
+            end = buffer.find(HEAD_END, max(self._scanned - 3, 0))
             if end < 0 or end > HEAD_LIMIT:
-                if len(buffer) > HEAD_LIMIT:
-                    raise BackendError("head", "the response's head is too large")
+                self._check_begun(buffer)
                 self._buffer = buffer
                 return None
+            self._scanned = 0
             response = parse_response(buffer[:end], self._to_head)
             buffer = buffer[end + 4 :]
             if response.status >= 200 or response.status == 101:
@@ -81,6 +93,21 @@ class ResponseReader:
             if response.status != 100:
                 self._buffer = buffer
                 return response
+
+    def _check_begun(self, buffer: bytes) -> None:
+        """Raise BackendError where the head that has begun can't become a good one."""
+        # Without these, what isn't HTTP, or has bare LF, would be waited for until a time-out.
+        # What was looked at isn't looked at again, or a dripped head would cost its square.
+        start = self._scanned
+        if start < len(_BEGIN) and not buffer.startswith(_BEGIN[: len(buffer)]):
+            raise BackendError("head", "the response isn't HTTP/1")
+        if start and buffer[start - 1] == 0x0D:
+            start -= 1
+        self._scanned = len(buffer)
+        if buffer.count(b"\n", start) != buffer.count(b"\r\n", start):
+            raise BackendError("head", "a line of the response's head doesn't end in CRLF")
+        if len(buffer) > HEAD_LIMIT:
+            raise BackendError("head", "the response's head is too large")
 
     def rest(self) -> bytes:
         """What came behind the final head, or a 101; b"" when asked again."""

@@ -15,10 +15,12 @@ import socket
 import struct
 from typing import Final, Protocol
 
-__all__ = ["READ_SIZE", "PlainHTTPError", "PlainStream", "Stream", "discard", "reset"]
+__all__ = ["PARTS", "READ_SIZE", "PlainHTTPError", "PlainStream", "Stream", "discard", "reset"]
 
 #: Bytes of one read of plain TCP.
 READ_SIZE: Final = 64 * 1024
+#: Pieces of a backlog before they become one: many small ones cost far more than their bytes.
+PARTS: Final = 64
 _LINGER_0: Final = struct.pack("ii", 1, 0)
 
 

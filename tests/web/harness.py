@@ -493,7 +493,10 @@ class ProxyTest(TestCase):
         while any(listener._paused for listener in self.service.listeners):
             self.assertLess(time.monotonic(), end, "a listener stays paused")
             await deferLater(reactor, 0.01)
+        # They wait for further requests; how they end by themselves has its own tests.
+        proxy.idle.drop_all()
         self.assertEqual(len(proxy.deadlines), 0)
+        self.assertEqual(proxy.memory.used, 0)
         if self.service.running:
             self.assertEqual(len(proxy.poller._members), 1 + len(self.service.listeners))
 

@@ -341,6 +341,38 @@ class Uploads(ExchangeTest):
         self.assertEqual(client.response().body, hashlib.sha256(body).hexdigest().encode())
         sender.join(20)
 
+    @in_thread
+    def test_early_response_outlives_what_is_wrong_with_the_rest_of_the_request(self):
+        head = b"POST / HTTP/1.1\r\nHost: a\r\n"
+        length, coding = b"Content-Length: 1000\r\n\r\n", b"Transfer-Encoding: chunked\r\n\r\n"
+        for what, begun, then in (
+            ("half-close", length + b"xx", None),
+            ("silence", length + b"xx", b""),
+            ("bad chunk", coding + b"2\r\nxx\r\n", b"zz\r\n"),
+        ):
+            with self.subTest(what):
+                go = threading.Event()
+
+                def script(wire: Wire, go: threading.Event = go) -> None:
+                    wire.head()
+                    wire.send(b"HTTP/1.1 413 Big\r\nContent-Length: 10\r\n\r\nhello")
+                    go.wait(20)
+                    wire.send(b"world")
+
+                backend = self.backend(script)
+                self.serve(backend, site={"request_buffer": 0}, timeouts={"body": 0.2})
+                client = self.client()
+                client.send(head + begun)
+                client.until(b"hello")
+                if then is None:
+                    client.sock.shutdown(socket.SHUT_WR)
+                elif then:
+                    client.send(then)
+                time.sleep(0.5)
+                go.set()
+                self.assertEqual((client.end(), client.unread), ("eof", b"world"))
+                self.on_reactor(self.service.stopService)
+
 
 class Trying(ExchangeTest):
     """Backends that can't be reached, or go before they answer."""
@@ -450,6 +482,20 @@ class Trying(ExchangeTest):
             )
             self.assertEqual(self.ask().status, 504)
             self.assertEqual(backend.connections, [])
+
+    @in_thread
+    def test_connect_timeout_whatever_the_client_does_meanwhile(self):
+        """What was written before, and is taken now, moves no deadline of the connect."""
+        with self.full_port() as one:
+            self.serve(one, pool={"connect_timeout": 0.3}, timeouts={"response": 15})
+            client = self.client()
+            client.send(GET)
+            socket_ = self.only_client()
+            eventually(lambda: socket_._front._exchange, "the connect is under way")
+            began = time.monotonic()
+            self.on_reactor(socket_._front.drained)
+            self.assertEqual(client.response().status, 504)
+            self.assertLess(time.monotonic() - began, 10)
 
     @in_thread
     def test_deadline_after_a_reroute(self):

@@ -89,6 +89,8 @@ class Refusals(SynchronousTestCase):
         head = line + b"\r\nA: "
         self.assertEqual(self.refused(head, b"x" * LONGEST), (431, line))
         self.assertEqual(self.refused(b"GET /", b"x" * LONGEST), (414, b""))
+        long_target = b"GET /%b HTTP/1.1" % (b"x" * 100)
+        self.assertEqual(self.refused(long_target + b"\r\nA: ", b"x" * LONGEST), (414, long_target))
 
     def test_longest_head(self) -> None:
         head = b"GET / HTTP/1.1\r\nHost: a\r\nA: "

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -131,6 +132,36 @@ class Kept(Http1Test):
         client.sock.shutdown(socket.SHUT_WR)
         self.assertEqual([client.response().body for _ in range(3)], [b"/1", b"/2", b"/3"])
         self.assertEqual((client.end(), client.unread), ("eof", b""))
+
+    @in_thread
+    def test_stray_bytes_behind_the_last_request_cost_no_answer(self):
+        body = bytes(8 * MIB)
+        self.backend().says(reply(body))
+        self.serve()
+        client = self.client(receive_buffer=4096)
+        client.send(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        while len(client.received) < 6 * MIB:
+            client.more()
+        client.send(b"\r\n")
+        self.assertEqual(client.end(), "eof")
+        self.assertTrue(client.received.endswith(body[:65536]))
+        self.assertGreater(len(client.received), len(body))
+
+    @in_thread
+    def test_body_in_tiny_pieces_is_one_object(self):
+        self.echo()
+        self.serve()
+        client = self.client()
+        client.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2001\r\n\r\n")
+        front = self.only_client()._front
+        for _ in range(2000):
+            client.send(b"x")
+        eventually(lambda: len(front._collected) == 2000, "the body is collected")
+        # A list of its pieces would take some 40 bytes for each.
+        self.assertLess(sys.getsizeof(front._collected), 3000)
+        client.send(b"x")
+        self.assertEqual(client.response().status, 200)
 
     @in_thread
     def test_half_close_in_the_middle_of_a_head(self):

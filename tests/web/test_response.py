@@ -157,6 +157,7 @@ class ConnectionTests(ResponseCase):
         ):
             response = parse_response(head(*lines, line=line), False)
             self.assertEqual(response.keep_alive, stays, (line, lines))
+            self.assertEqual(response.minor, int(line[7]))
 
     def test_upgrade(self):
         for lines, upgrade in (
@@ -205,7 +206,16 @@ class FramingTests(ResponseCase):
     def test_repeated_length(self):
         response = parse_response(head("Content-Length: 5", "A: b", "content-length:\t05 "), False)
         self.assertEqual((response.length, response.fields), (5, b"\r\nA: b"))
+        response = parse_response(head("Content-Length: 5, 5", "Content-Length:5 ,05"), False)
+        self.assertEqual((response.length, response.announced), (5, 5))
         self.refuses(head("Content-Length: 5", "Content-Length: 6"))
+        self.refuses(
+            head(
+                "Content-Length: 5,",
+            ),
+            head("Content-Length: ,5"),
+            head("Content-Length: 5,,5"),
+        )
 
     def test_bad_length(self):
         self.refuses(

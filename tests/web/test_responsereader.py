@@ -125,6 +125,41 @@ class Bounds(SynchronousTestCase):
         self.assertEqual(self.refused(fits.replace(b"x", b"xx", 1)), "head")
         self.assertEqual(self.refused(head, b"x" * HEAD_LIMIT), "head")
 
+    def test_no_http_is_refused_before_its_end(self) -> None:
+        for pieces in (
+            (b"HTTP/1.1 200 OK\nA: b\n\n",),
+            (b"HTTP/1.1 200 OK\r", b"\nA: b", b"\n"),
+            (b"SSH-2.0-OpenSSH\r\n",),
+            (b"HT", b"ML"),
+            (b"\r\n",),
+            (b"HTTP/2 200\r\n",),
+        ):
+            self.assertEqual(self.refused(*pieces), "head", pieces)
+
+    def test_a_dripped_head_is_looked_at_once(self) -> None:
+        looked = 0
+
+        class Counted(bytes):
+            def find(self, sub: bytes, start: int = 0) -> int:  # type: ignore[override]
+                nonlocal looked
+                looked += len(self) - start
+                return bytes(self).find(sub, start)
+
+            def count(self, sub: bytes, start: int = 0) -> int:  # type: ignore[override]
+                nonlocal looked
+                looked += len(self) - start
+                return bytes(self).count(sub, start)
+
+            def __add__(self, more: bytes) -> bytes:
+                return Counted(bytes(self) + more)
+
+        reader = ResponseReader(False)
+        head = b"HTTP/1.1 200 OK\r\nA: " + b"x" * 500
+        self.assertIsNone(reader.head(Counted(head[:1])))
+        for start in range(1, len(head)):
+            self.assertIsNone(reader.head(head[start : start + 1]))
+        self.assertLess(looked, 12 * len(head))
+
     def test_interim_responses(self) -> None:
         self.assertEqual(len(Seen([EARLY * INTERIM_LIMIT + by_length(b"")]).statuses), 17)
         self.assertEqual(self.refused(EARLY * (INTERIM_LIMIT + 1)), "head")
