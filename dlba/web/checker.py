@@ -154,7 +154,7 @@ class Check:
                 return False
             self._response = response
             data = reader.rest()
-        return response.status == 101 or reader.body(response, data)[1]
+        return reader.body(response, data)[1]
 
     def _over(self, reason: str, ours: bool = False) -> None:
         """No more of the response: its head decides, without one `reason` is what was wrong."""
