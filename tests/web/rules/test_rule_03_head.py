@@ -266,6 +266,7 @@ class Strict(RuleTest):
                 refused(
                     "a target of 1001", b"GET /" + b"x" * 1000 + b" HTTP/1.1", HOST, status=long
                 ),
+                refused("one of 4 KiB", b"GET /" + b"x" * 4096 + b" HTTP/1.1", HOST, status=long),
                 raw("one without an end", b"GET /" + b"x" * 10_000, long),
                 raw("a field without an end", GET + b"\r\nX: " + b"x" * 10_000, large),
                 raw("fields without an end", GET + b"\r\n" + b"X: y\r\n" * 2000, large),

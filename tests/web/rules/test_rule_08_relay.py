@@ -115,6 +115,7 @@ class Heads(RelayTest):
                 ),
                 Case("the same length twice", response(TWO, TWO, body=b"ok"), PLAIN),
                 Case("thrice", response(TWO, b"content-length:2 ", TWO, body=b"ok"), PLAIN),
+                Case("a list of the same", response(b"Content-Length: 2, 2", body=b"ok"), PLAIN),
                 Case("any case", response(b"CONTENT-LENGTH:\t2", body=b"ok"), PLAIN),
                 Case(
                     "an empty value",
@@ -152,6 +153,7 @@ class Heads(RelayTest):
                 "LF ends the status line": b"HTTP/1.1 200 Fine\nContent-Length: 2\r\n\r\nok",
                 "LF ends a field": response(b"X: y\nContent-Length: 2", body=b"ok"),
                 "LF ends the head": b"HTTP/1.1 200 Fine\r\nContent-Length: 2\r\n\nok\r\n\r\n",
+                "LF alone": b"HTTP/1.1 200 Fine\nContent-Length: 2\n\nok",
                 "CR in a value": response(b"X: a\rb", TWO, body=b"ok"),
                 "NUL in a value": response(b"X: a\0b", TWO, body=b"ok"),
                 "NUL in the phrase": response(TWO, line=b"HTTP/1.1 200 a\0b", body=b"ok"),
