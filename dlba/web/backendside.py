@@ -57,6 +57,7 @@ class BackendSide:
 
     __slots__ = (
         "_blocks",
+        "_broken",
         "_ending",
         "_exchange",
         "_fd",
@@ -95,6 +96,8 @@ class BackendSide:
         self.backlog = 0
         #: What of it is counted in `proxy.memory`, in blocks.
         self._blocks = 0
+        #: What broke the connection, as a send has found.
+        self._broken: OSError | None = None
         self._paused = False
         #: Waits for memory before it reads on.
         self.starved = False
@@ -173,7 +176,10 @@ class BackendSide:
                 exchange.backend_failed(error)
                 return
             if not data:
-                exchange.backend_eof()
+                if self._broken is not None:
+                    exchange.backend_failed(self._broken)
+                else:
+                    exchange.backend_eof()
                 return
             exchange.received(data)
             if self._fd < 0 or self._paused:
@@ -207,6 +213,7 @@ class BackendSide:
             taken = 0
         except OSError as error:
             if self.connected:
+                self._note(error)
                 # A backend may answer and close before it has read everything: what it said is
                 # read first, and its end is found there.
                 self.backlog = 0
@@ -247,14 +254,21 @@ class BackendSide:
             taken = self._sock.send(data)
         except BlockingIOError:
             taken = 0
-        except OSError:
+        except OSError as error:
             # As in _flush: the answer, or the end, is found by reading.
+            self._note(error)
             return
         if taken < len(data):
             self._parts.append(memoryview(data)[taken:])
             self.backlog = len(data) - taken
             self._count()
             self._want(self._mask | WRITE)
+
+    def _note(self, error: OSError) -> None:
+        """Sending has failed by `error`; the kernel tells of a reset only once."""
+        # EPIPE only comes behind an end that reading finds, or behind a reset told before.
+        if error.errno != errno.EPIPE:
+            self._broken = error
 
     def end(self) -> None:
         """Close our direction once everything is written; the backend may go on."""

@@ -23,6 +23,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from dlba.poller import READ, WRITE
+from dlba.web.front import NOBODY
 from dlba.web.stream import PARTS, PlainHTTPError
 
 if TYPE_CHECKING:
@@ -473,9 +474,10 @@ class ClientSocket:
             opened = self._state == _OPEN and self._then is None
             if self._stream.flooded:
                 self._proxy.counters.tls_floods_cut += 1
+            front = self._front
             self._end(self._stream.reset)
             if opened:
-                self._front.lost()
+                front.lost()
 
     def _end(self, close: Callable[[], None]) -> None:
         if self._state == _CLOSED:
@@ -492,6 +494,9 @@ class ClientSocket:
         if self.starved:
             proxy.memory.forget(self)
         self._reading = False
+        # The front knows this socket: without this, each connection, and what OpenSSL keeps for it
+        # out of the collector's sight, would live until a garbage collection.
+        self._front = NOBODY
         with contextlib.suppress(OSError):
             close()
         proxy.on_client_gone(self)

@@ -59,6 +59,7 @@ class Exchange:
         "_data",
         "_front",
         "_held",
+        "_keep",
         "_offer",
         "_proxy",
         "_reader",
@@ -95,8 +96,8 @@ class Exchange:
         self._held = 0
         #: The protocols that the backend may switch to, as it is told; b"": none.
         self._offer = b""
-        #: A kept connection may be used; one is.
-        self._reusable = self._reused = False
+        #: The connection may stay afterwards; a kept one may be used; one is.
+        self._keep = self._reusable = self._reused = False
         self._values: list[bytes] = []
         self._tried: list[Backend] = []
         self._upload_chunked = False
@@ -132,9 +133,12 @@ class Exchange:
             self._offer = offered(request.upgrade, site.upgrade)
         if self._offer:
             end = switch_request(self._offer)
-        elif site.pool.config.reuse:
+        elif site.pool.config.reuse and not request.length:
+            # Many a backend ignores the body of a GET, or answers before it has read one: then it
+            # would be taken for the next request, that of another client.
             end = KEEP
-            self._reusable = complete and request.method in _IDEMPOTENT
+            self._keep = True
+            self._reusable = request.method in _IDEMPOTENT
         fields = request.fields
         if site.request_headers:
             fields = site.request_headers.apply(fields)
@@ -320,7 +324,7 @@ class Exchange:
     def _next(self, backend: Backend, now: float, reason: str) -> Backend | None:
         """Mark `backend` failed; the one to try now, or None."""
         self._proxy.counters.backend_connect_failures += 1
-        if not backend.failed:
+        if not backend.marked:
             self._proxy.backend_failed(backend, reason)
         self._site.pool.fail(backend, now)
         return self._other(backend, now)
@@ -517,14 +521,14 @@ class Exchange:
         self._proxy.counters.responses += 1
         if side is not None:
             config = self._site.pool.config
-            if not self._front.complete or side.backlog:
+            if not self._front.complete:
                 side.reset()
             elif (
-                config.reuse
+                self._keep
                 and response.keep_alive
                 and response.length != UNTIL_CLOSE
                 and not more
-                and not self._offer
+                and not side.backlog
                 and not self._proxy.stopping
             ):
                 side.park()

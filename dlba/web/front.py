@@ -9,12 +9,19 @@ the exchange, or of `dlba.web.tunnel`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
     from dlba.web.response import ResponseHead
 
-__all__ = ["BackendBytes", "BackendEvents", "ClientFront", "ClientSide", "ExchangeFront"]
+__all__ = [
+    "NOBODY",
+    "BackendBytes",
+    "BackendEvents",
+    "ClientFront",
+    "ClientSide",
+    "ExchangeFront",
+]
 
 
 class ClientFront(Protocol):
@@ -52,6 +59,36 @@ class ClientFront(Protocol):
 
     def stop(self) -> None:
         """The node stops."""
+
+
+class _Nobody:
+    """The front of a connection that has ended: whatever still comes is for nobody."""
+
+    def opened(self) -> None: ...
+
+    def in_plain(self) -> bytes:
+        return b""
+
+    def received(self, data: bytes) -> None: ...
+
+    def advance(self) -> None: ...
+
+    def drained(self) -> None: ...
+
+    def progress(self) -> None: ...
+
+    def eof(self) -> None: ...
+
+    def lost(self) -> None: ...
+
+    def expire(self, now: float) -> None: ...
+
+    def squeeze(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+
+NOBODY: Final[ClientFront] = _Nobody()
 
 
 class ClientSide(Protocol):

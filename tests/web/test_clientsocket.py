@@ -1,6 +1,7 @@
 """A client's socket: backpressure, the ways to end, exceptions and spurious events."""
 
 import contextlib
+import gc
 import os
 import select
 import socket
@@ -12,7 +13,17 @@ from dlba.web import clientsocket, listener
 from dlba.web.clientsocket import LINGER_BYTES
 from dlba.web.exchange import Exchange
 from dlba.web.http1 import Http1
-from tests.web.harness import GET, MIB, ProxyTest, Wire, eventually, in_thread, reply
+from tests.web.harness import (
+    GET,
+    MIB,
+    ProxyTest,
+    Wire,
+    certificate,
+    client_context,
+    eventually,
+    in_thread,
+    reply,
+)
 
 ALL = select.EPOLLIN | select.EPOLLOUT
 
@@ -281,6 +292,55 @@ class Exceptions(ProxyTest):
         self.assertEqual(self.ask().status, 200)
         self.assertEqual(self.proxy.counters.internal_errors, 1)
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 2)
+
+
+class Garbage(ProxyTest):
+    """What has ended is gone at once, not at the next collection."""
+
+    @in_thread
+    def test_connections_leave_no_cycles(self):
+        def script(wire):
+            wire.request()
+            wire.send(b"HTTP/1.1 101 Go\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n")
+            wire.more()
+
+        self.backend()
+        switching = self.backend(script)
+        self.serve(
+            tls=[certificate("ecdsa", "a.example")],
+            sites=[
+                {"hosts": ["switch"], "pool": "switch", "upgrade": ["x"], "schedule": "url"},
+                {"hosts": ["*"], "pool": "app", "default": True},
+            ],
+            pools={
+                "app": {"backends": {"b": {"address": f"127.0.0.1:{self.backends[0].port}"}}},
+                "switch": {"backends": {"b": {"address": f"127.0.0.1:{switching.port}"}}},
+            },
+        )
+        kinds = ("ClientSocket", "Http1", "Exchange", "BackendSide", "Tunnel", "TLSStream")
+
+        def left() -> list[str]:
+            names = (type(found).__name__ for found in gc.get_objects())
+            return sorted(name for name in names if name in kinds)
+
+        gc.collect()
+        before = left()
+        gc.disable()
+        self.addCleanup(gc.enable)
+        for context in (None, client_context()):
+            self.ask(context=context)
+            self.ask(b"GET / HTTP/1.1\r\nbad\r\n\r\n", context=context)
+            client = self.client(context=context)
+            client.send(b"GET /")
+            client.reset()
+            client = self.client(context=context)
+            client.send(
+                b"GET / HTTP/1.1\r\nHost: switch\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n"
+            )
+            self.assertEqual(client.response().status, 101)
+            client.close()
+        self.soon(lambda: len(self.proxy.clients), 0)
+        self.soon(left, before)
 
 
 class SpuriousEvents(ProxyTest):

@@ -70,9 +70,22 @@ class Kept(ReuseTest):
     def test_not_what_may_not_be_sent_twice(self) -> None:
         backend = self.keeping()
         self.serve(pool=REUSE)
-        self.assertEqual(self.ask_all(GET % 0, POST % 1, GET % 2), [200] * 3)
+        bare = b"POST /%d HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n"
+        self.assertEqual(self.ask_all(GET % 0, bare % 1, GET % 2), [200] * 3)
         self.assertEqual(len(backend.connections), 2)
         self.idle(2)
+
+    @in_thread
+    def test_a_body_goes_alone(self) -> None:
+        """A backend that leaves a body unread would take it for the next request."""
+        backend = self.keeping()
+        self.serve(pool=REUSE)
+        with_body = (POST % 1, (POST % 2).replace(b"POST", b"GET"))
+        self.assertEqual(self.ask_all(GET % 0, *with_body, GET % 3), [200] * 4)
+        self.assertEqual(len(backend.connections), 3)
+        closed = [request.all(b"Connection") for request in backend.requests]
+        self.assertEqual(closed, [[], [b"close"], [b"close"], []])
+        self.idle(1)
 
     @in_thread
     def test_every_framing(self) -> None:
