@@ -82,6 +82,22 @@ class Reading(RuleTest):
         )
         self.done()
 
+    @in_thread
+    def test_max_body_in_a_stream(self):
+        """413 for the client; to the backend the request must not look complete."""
+        backend = self.recorder()
+        self.serve(site={"max_body": 10, "request_buffer": 4})
+        client = self.client()
+        client.send(head(PUT, HOST, CHUNKED) + b"6\r\nabcdef\r\n")
+        eventually(lambda: backend.connections, "a connection")
+        client.send(b"5\r\nghijk\r\n0\r\n\r\n")
+        self.assertEqual(client.end(), "eof")
+        self.own(client.unread, "413 Content Too Large")
+        eventually(lambda: backend.ends, "the backend's end")
+        self.assertEqual(backend.ends, ["reset"])
+        wanted = request(PUT, HOST, framing=CHUNKED, body=b"6\r\nabcdef\r\n")
+        self.assertEqual(bytes(backend.connections[0].received), wanted)
+
 
 class Expecting(RuleTest):
     """100-continue: to whom, and when."""

@@ -267,3 +267,15 @@ class Unread(EndTest):
             self.assertEqual(client.end(), "eof")
             self.assertEqual(client.unread, FINE_CLOSED)
         self.assertEqual(len(self.app.saw()), 2)
+
+    @in_thread
+    def test_an_answer_under_way_survives_what_the_client_sends_behind_its_last_request(self):
+        body = b"y" * 8_000_000
+        self.begin(reply(body, 200, b"Date: then"))
+        client = self.connect(receive_buffer=4096)
+        client.send(head(b"GET / HTTP/1.1", b"Host: a", b"Connection: close"))
+        wanted = FINE + b"Content-Length: %d\r\n" % len(body) + CLOSE + b"\r\n" + body
+        client.take(6_000_000)
+        client.send(b"\r\n")
+        self.assertEqual(client.end(), "eof")
+        self.assertTrue(bytes(client.received) == wanted)
