@@ -6,6 +6,7 @@ Shown elsewhere:
 - what is ours marks nobody: tests.web.test_backendside `OurOwnFaults`
 - a response timeout is 504 and never retried: tests.web.test_exchange `test_response_timeout`
 - a failed backend is taken back: tests.web.test_exchange `test_failed_backend_is_taken_back`
+- active checks: tests.web.test_checker (what is sent, rise and fall, what they do to choice)
 - nothing is sent again once a byte came: tests.web.test_exchange
   `test_nothing_is_sent_again_once_a_response_began`, `test_streamed_put_is_not_sent_again`
 """

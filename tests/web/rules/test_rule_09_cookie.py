@@ -4,6 +4,8 @@ Shown elsewhere:
 - two pools with overlapping hosts need two names, several nodes need a file or a channel:
   tests.config.test_checks
 - keys made at first start: tests.test_state; learned from others: tests.web.test_service `Keys`
+- Secure where a plain port redirects to TLS: tests.web.test_service_reload
+  `test_secure_where_every_port_is_tls_or_leads_there`
 - rotated keys: tests.web.test_exchange `test_rotated_keys`
 - what our cookie does inward is in test_rule_07_forward and test_rule_05_choice
 """

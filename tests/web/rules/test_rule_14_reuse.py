@@ -23,10 +23,10 @@ def asking(method: bytes = b"GET", body: bytes = b"") -> bytes:
 
 
 def seen(method: bytes = b"GET", body: bytes = b"") -> bytes:
-    """The same at a backend whose connection may carry more."""
+    """The same at a backend: its connection may carry more unless a body came."""
     framing = b"Content-Length: %d" % len(body) if body else b""
     whole = request(method + b" /x HTTP/1.1", HOST, framing=framing, body=body)
-    return whole.replace(b"\r\nConnection: close\r\n", b"\r\n")
+    return whole if body else whole.replace(b"\r\nConnection: close\r\n", b"\r\n")
 
 
 class Reuse(RuleTest):
@@ -82,32 +82,38 @@ class Reuse(RuleTest):
         backend = self.keeping()
         self.serve(pool={"reuse": True})
         methods = (b"GET", b"OPTIONS", b"DELETE", b"GET")
-        self.answered(*map(asking, methods), asking(b"PUT", b"abc"))
+        self.answered(*map(asking, methods))
         # Also for other clients.
         self.answered(asking(), asking())
-        whole = b"".join(map(seen, methods)) + seen(b"PUT", b"abc") + seen() * 2
+        whole = b"".join(map(seen, methods)) + seen() * 2
         self.assertEqual(self.received(backend), [whole])
         self.assertEqual(self.proxy.counters.backend_connects, 1)
-        self.assertEqual(self.proxy.counters.backend_reuses, 6)
+        self.assertEqual(self.proxy.counters.backend_reuses, 5)
         row = next(iter(self.proxy.backends()))
-        self.soon(lambda: (row.open_connections, row.hits), (0, 7))
+        self.soon(lambda: (row.open_connections, row.hits), (0, 6))
 
     @in_thread
     def test_a_fresh_one_for_all_others(self):
-        """What may not be sent twice: other methods, and what isn't wholly buffered."""
+        """What may not be sent twice, and what has a body: a backend that doesn't read it would
+        take it for the next request."""
         backend = self.keeping()
         self.serve(pool={"reuse": True}, site={"request_buffer": 4})
-        first, post, patch = asking(), asking(b"POST", b"abc"), asking(b"LOCK")
-        self.answered(first, post, patch)
+        self.answered(asking(), asking(b"POST", b"abc"), asking(b"LOCK"), asking(b"GET", b"abc"))
         client = self.client()
         put = asking(b"PUT", b"abcdefgh")
         client.send(put[:-2])
-        eventually(lambda: len(backend.connections) == 4, "a fresh connection")
+        eventually(lambda: len(backend.connections) == 5, "a fresh connection")
         client.send(put[-2:])
         self.assertEqual(client.response().body, b"fine")
         self.assertEqual(
             self.received(backend),
-            [seen(), seen(b"POST", b"abc"), seen(b"LOCK"), seen(b"PUT", b"abcdefgh")],
+            [
+                seen(),
+                seen(b"POST", b"abc"),
+                seen(b"LOCK"),
+                seen(b"GET", b"abc"),
+                seen(b"PUT", b"abcdefgh"),
+            ],
         )
         self.assertEqual(self.proxy.counters.backend_reuses, 0)
 
