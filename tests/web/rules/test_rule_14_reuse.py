@@ -57,8 +57,10 @@ class Reuse(RuleTest):
             nonlocal count
             while True:
                 backend.take(wire)
-                wire.send(answers[count % len(answers)])
+                data = answers[count % len(answers)]
+                # Before it is sent: what follows it may come on another connection.
                 count += 1
+                wire.send(data)
 
         backend = self.backend(script)
         return backend
@@ -205,8 +207,9 @@ class Reuse(RuleTest):
 
         def script(wire: Wire) -> None:
             backend.take(wire)
+            first = len(backend.requests) == 1
             wire.send(reply(b"fine"))
-            if len(backend.requests) == 1:
+            if first:
                 said.wait(20)
                 wire.send(unasked)
                 wire.end()
@@ -214,6 +217,7 @@ class Reuse(RuleTest):
         backend = self.backend(script)
         self.serve(pool={"reuse": True})
         self.answered(asking())
+        self.soon(lambda: len(self.proxy.idle), 1)
         said.set()
         self.soon(lambda: len(self.proxy.idle), 0)
         self.answered(asking())
