@@ -4,7 +4,9 @@ Shown elsewhere: bytes, case and order of a mixed head, tests.web.test_exchange
 `test_the_request_on_the_wire`, `test_the_response_on_the_wire`; tokens in URLs are rule 15.
 """
 
-from tests.web.harness import certificate, client_context, in_thread, reply
+import socket
+
+from tests.web.harness import Wire, certificate, client_context, in_thread, reply
 from tests.web.rules.table import OK, Row, RuleTest, head, request
 
 HOST = b"Host: a"
@@ -60,6 +62,45 @@ class Requests(RuleTest):
     @in_thread
     def test_expect_and_framing(self):
         self.cut(((b"Expect: 100-continue",), (b"Connection: transfer-encoding, content-length",)))
+
+    @in_thread
+    def test_connection_takes_no_framing_away(self):
+        """A body that is framed is the body, whatever Connection says of the field."""
+        backend = self.recorder()
+        self.serve()
+        seen = request(b"PUT / HTTP/1.1", HOST, framing=b"Content-Length: 3", body=b"abc")
+        line, named = b"PUT / HTTP/1.1", b"Connection: content-length, transfer-encoding"
+        chunked = head(line, HOST, named, b"Transfer-Encoding: chunked")
+        self.check(
+            [
+                Row(
+                    "length",
+                    head(line, named, HOST, b"Content-Length: 3") + b"abc",
+                    OK,
+                    seen,
+                    "kept",
+                ),
+                Row("chunked", chunked + b"3\r\nabc\r\n0\r\n\r\n", OK, seen, "kept"),
+            ],
+            backend,
+        )
+        self.done()
+
+    @in_thread
+    def test_a_client_of_ipv6(self):
+        backend = self.recorder()
+        self.serve(web={"plain": {"address": "::1"}})
+        told = (b"X-Forwarded-For: ::1", b"X-Forwarded-Proto: http")
+        own = b"Host: [::1]:%d" % self.port
+        for sent, seen in (
+            (head(GET, HOST), head(GET, HOST, *told, b"X-Forwarded-Host: a", b"Connection: close")),
+            (head(b"GET / HTTP/1.0"), head(GET, *told, own, b"Connection: close")),
+        ):
+            client = Wire(socket.create_connection(("::1", self.port)))
+            self.clients.append(client)
+            client.send(sent)
+            self.assertEqual(client.response().status, 200)
+            self.assertEqual(backend.saw()[-1], seen)
 
     @in_thread
     def test_connection_takes_no_host_away(self):

@@ -11,9 +11,10 @@ Upgrades are in test_rule_08_upgrade. Shown elsewhere:
 - the client resets or half-closes: tests.web.test_exchange `Breaking`
 """
 
+import threading
 from typing import NamedTuple
 
-from tests.web.harness import chunked, in_thread
+from tests.web.harness import Wire, certificate, chunked, client_context, in_thread
 from tests.web.rules.table import FINE_RELAYED, PATIENCE, Recorder, RuleTest, head
 
 GET = head(b"GET / HTTP/1.1", b"Host: a")
@@ -276,6 +277,34 @@ class Bodies(RelayTest):
                 ),
             ]
         )
+
+    @in_thread
+    def test_until_a_reset_is_shown_as_broken(self):
+        """A reset is no end: no last chunk, a reset for the client, over TLS no close_notify."""
+
+        def script(wire: Wire) -> None:
+            wire.request()
+            wire.send(response(body=b"ok"))
+            assert go.wait(20)
+            wire.reset()
+
+        self.backend(script)
+        self.serve(tls=[certificate("ecdsa", "a.example.com")])
+        for context in (None, client_context()):
+            for sent, got in (
+                (GET, response(CODED, body=b"2\r\nok\r\n")),
+                (OLD, response(b"Connection: close", body=b"ok")),
+            ):
+                with self.row((context, sent)):
+                    go = threading.Event()
+                    client = self.client(context)
+                    client.sock.settimeout(PATIENCE)
+                    client.send(sent)
+                    self.assertEqual(client.take(len(got)), got)
+                    go.set()
+                    self.assertIn(client.end(), ("reset", "ragged") if context else ("reset",))
+                    self.assertEqual(client.unread, b"")
+        self.done()
 
     @in_thread
     def test_by_length_to_1_0(self):

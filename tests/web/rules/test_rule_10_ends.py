@@ -9,7 +9,10 @@ Shown elsewhere:
   `test_body_drips`; `write` and `response`: tests.web.test_clientsocket, tests.web.test_exchange
 """
 
+import contextlib
 import socket
+import ssl
+import threading
 import time
 from typing import Any, NamedTuple
 
@@ -29,6 +32,10 @@ BOTH: tuple[dict[str, Any], ...] = ({}, {"context": True})
 def put(length: int, body: bytes = b"") -> bytes:
     """An upload, maybe only the beginning of one."""
     return head(b"PUT / HTTP/1.1", b"Host: a", b"Content-Length: %d" % length) + body
+
+
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+ASKED = put(5)[:-2] + b"Expect: 100-continue\r\n\r\n"
 
 
 class Case(NamedTuple):
@@ -78,6 +85,7 @@ class Deadlines(EndTest):
             head(b"PUT / HTTP/1.1", b"Host: a", b"Transfer-Encoding: chunked") + b"1\r\na\r\n",
             "408 Request Timeout",
         ),
+        Case("a body that was asked for", ASKED, "408 Request Timeout", CONTINUE),
         Case("idle after an answer", GET, before=FINE_KEPT),
         Case("idle after two", GET + GET, before=FINE_KEPT * 2),
         Case("a letter behind an answer", GET + b"G", "408 Request Timeout", FINE_KEPT),
@@ -155,6 +163,50 @@ class Deadlines(EndTest):
         for client, end in zip(clients, ("reset", "ragged"), strict=True):
             self.assertIn(client.end(), (end, "reset"))
             self.assertEqual(client.unread, FINE + LENGTH + b"\r\nfi")
+
+    @in_thread
+    def test_of_the_response_stands_while_the_client_is_slow(self):
+        """It is we who pause the backend: `write` counts, which any progress moves."""
+        body = bytes(range(256)) * 12_000
+        self.begin(reply(body, 200, b"Date: then"), timeouts={"response": 0.3, "write": 30})
+        clients = [self.connect(receive_buffer=4096, **options) for options in BOTH]
+        for client in clients:
+            client.send(GET)
+        eventually(lambda: all(c.backlog for c in tuple(self.proxy.clients)), "backlogs")
+        time.sleep(0.8)
+        wanted = FINE + b"Content-Length: %d\r\n\r\n" % len(body) + body
+        for client in clients:
+            self.assertTrue(client.take(len(wanted)) == wanted)
+
+    @in_thread
+    def test_of_a_backend_that_takes_no_upload(self):
+        """504, and the answer reaches a client that is in the middle of sending."""
+
+        def script(wire: Wire) -> None:
+            go.wait(20)
+
+        go = threading.Event()
+        self.backend(script)
+        self.serve(
+            tls=[certificate(*PAIR)],
+            site={"request_buffer": 1000},
+            timeouts={"response": 0.4, "body": 30},
+        )
+        try:
+            for options in BOTH:
+                client = self.connect(**options)
+                client.send(put(50_000_000))
+                # As much as everybody on the way takes.
+                client.sock.settimeout(0.2)
+                with contextlib.suppress(TimeoutError, ssl.SSLWantWriteError):
+                    while True:
+                        client.sock.send(b"x" * 16384)
+                client.sock.settimeout(PATIENCE)
+                self.assertEqual(client.end(), "eof")
+                self.own(client.unread, "504 Gateway Timeout")
+                client.close()
+        finally:
+            go.set()
 
 
 class Clean(EndTest):
