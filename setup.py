@@ -19,6 +19,7 @@ if VERSION is None:
 TEST = [
     "coverage>=7.10",
     "hypothesis>=6.100",
+    "jsonschema>=4.18",
     "pytest>=8",
     "pytest-twisted>=1.14",
 ]

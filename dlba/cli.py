@@ -21,6 +21,7 @@ from dlba.doctor.command import add_doctor
 from dlba.drain import add_drain, add_resume
 from dlba.errors import CommandError
 from dlba.lab.command import add_lab
+from dlba.schema import add_schema
 from dlba.status import add_status
 from dlba.where import add_where, read_port
 
@@ -102,6 +103,7 @@ COMMANDS: tuple[Callable[[Any], None], ...] = (
     add_resume,
     add_where,
     add_ca,
+    add_schema,
 )
 
 

@@ -36,7 +36,7 @@ class UsageTests(SynchronousTestCase):
     def test_help_names_every_command(self):
         code, out, _ = run("--help")
         self.assertEqual(code, 0)
-        for name in ("status", "backend", "where", "drain", "resume"):
+        for name in ("status", "backend", "where", "schema", "drain", "resume"):
             self.assertIn(f"    {name} ", out)
 
     def test_wrong_usage(self):

@@ -67,6 +67,7 @@ MAY_IMPORT: dict[str, tuple[tuple[str, ...], str]] = {
         (*LEAVES, "dlba.election.authority"),
         "the command makes files; it asks no node",
     ),
+    "dlba.schema": (LEAVES, "the command prints what the keys say"),
     "dlba.cli": (
         (
             *LEAVES,
@@ -75,6 +76,7 @@ MAY_IMPORT: dict[str, tuple[tuple[str, ...], str]] = {
             "dlba.doctor",
             "dlba.drain",
             "dlba.lab",
+            "dlba.schema",
             "dlba.status",
             "dlba.where",
         ),
@@ -123,7 +125,9 @@ PURE = (
     "dlba.config.nodes",
     "dlba.config.pools",
     "dlba.config.problems",
+    "dlba.config.reference",
     "dlba.config.scheduling",
+    "dlba.config.schema",
     "dlba.config.shapes",
     "dlba.config.sites",
     "dlba.config.values",
@@ -273,6 +277,7 @@ ADAPTERS = (
     "dlba.routing.sysctls",
     "dlba.routing.tun",
     "dlba.routing.turn",
+    "dlba.schema",
     "dlba.socketname",
     "dlba.state",
     "dlba.status",

@@ -28,6 +28,7 @@ LARGEST = 1 << 20  # bytes of text: far over any configuration; PyYAML takes abo
 DEEPEST = 32  # levels of nesting; the deepest key there is lies 8 deep
 MOST = 50_000  # nodes, those counted again that aliases repeat
 
+_BREAK = re.compile("\r\n|[\r\n\x85\u2028\u2029]")  # YAML's, so that lines are PyYAML's
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -69,7 +70,8 @@ def _decoded(data: bytes, source: Source) -> str:
 
 def _after(text: str, source: Source) -> Place:
     """The place behind `text`."""
-    return Place(source, text.count("\n") + 1, len(text) - text.rfind("\n"))
+    lines = _BREAK.split(text)
+    return Place(source, len(lines), len(lines[-1]) + 1)
 
 
 class _Composer:

@@ -18,11 +18,17 @@ class ChannelConfig:
     """This node's end of the channels to the other nodes: mutual TLS."""
 
     listen: Endpoint = field(
-        metadata=read_by(f.local_endpoint(), "Where the other nodes reach this one.")
+        metadata=read_by(
+            f.local_endpoint(),
+            "Where the other nodes reach this one.",
+            wrong="Not reachable for them: this node counts as failed.",
+        )
     )
     certificate: Path = field(
         metadata=read_by(
-            f.file_path(), "PEM file with this node's certificate, then those of its issuers."
+            f.file_path(),
+            "PEM file with this node's certificate, then those of its issuers.",
+            wrong="Without the array's and node's name in it: the node doesn't start.",
         )
     )
     key: Path = field(
@@ -42,7 +48,12 @@ class PingConfig:
     """The questions by which a node learns whether another one is there."""
 
     every: float = field(
-        default=0.1, metadata=read_by(f.duration(low=0.02, high=60), "Between two of them.")
+        default=0.1,
+        metadata=read_by(
+            f.duration(low=0.02, high=60),
+            "Between two of them.",
+            wrong="Long: a dead node gets frames for longer.",
+        ),
     )
     retries: int = field(
         default=3,
@@ -63,6 +74,7 @@ class TrackConfig:
         metadata=read_by(
             f.ipv4_address(),
             "Address on the segment; a scheduler that it doesn't answer gives the role up.",
+            wrong="Nobody's: no node is fit as scheduler.",
             default="none: only the carrier counts",
         ),
     )
@@ -77,6 +89,7 @@ class ElectionConfig:
         metadata=read_by(
             f.duration(low=0.01, high=60),
             "Between two messages that show the scheduler is there.",
+            wrong="Long: a dead scheduler is noticed later.",
         ),
     )
     down_after: float = field(
@@ -93,7 +106,9 @@ class ElectionConfig:
     sync_every: float = field(
         default=0.05,
         metadata=read_by(
-            f.duration(low=0.001, high=60), "Changes of the client table leave this often at most."
+            f.duration(low=0.001, high=60),
+            "Changes of the client table leave this often at most.",
+            wrong="Long: a new scheduler doesn't know the newest connections.",
         ),
     )
     quorum: str = field(
@@ -116,12 +131,25 @@ class StatusConfig:
 
     every: float = field(
         default=1.0,
-        metadata=read_by(f.duration(low=0.05, high=3600), "From the end of one to the next."),
+        metadata=read_by(
+            f.duration(low=0.05, high=3600),
+            "From the end of one to the next.",
+            wrong="Long: load and failures of nodes are known later.",
+        ),
     )
     retries: int = field(
-        default=2, metadata=read_by(f.integer(0, 100), "Further questions to a silent node.")
+        default=2,
+        metadata=read_by(
+            f.integer(0, 100),
+            "Further questions to a silent node.",
+            wrong="0: a node that is busy for a moment has failed.",
+        ),
     )
     timeout: float = field(
         default=1.0,
-        metadata=read_by(f.duration(low=0.01, high=60), "For the answer to one question."),
+        metadata=read_by(
+            f.duration(low=0.01, high=60),
+            "For the answer to one question.",
+            wrong="Short: a busy node has failed.",
+        ),
     )

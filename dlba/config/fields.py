@@ -7,7 +7,9 @@ Times become float seconds, sizes int bytes, addresses IP literals, paths absolu
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
+
+import attrs
 
 from dlba.addresses import (
     Endpoint,
@@ -23,7 +25,7 @@ from dlba.addresses import (
 from dlba.addresses import mac_address as mac_of
 from dlba.config.nodes import Node, Scalar
 from dlba.config.problems import quoted
-from dlba.config.shapes import INVALID, Reader, Reading, suggestion
+from dlba.config.shapes import INVALID, Reader, Reading, Schema, suggestion
 
 T = TypeVar("T")
 
@@ -32,10 +34,17 @@ _INTEGER = re.compile(r"-?[0-9]{1,18}", re.ASCII)
 _DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?) ?(ms|s|m|h|d)?", re.ASCII)
 _SIZE = re.compile(r"([0-9]{1,15}) ?(B|KiB|MiB|GiB)?", re.ASCII)
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}", re.ASCII)
-_INTERFACE = re.compile(r"(?!\.{1,2}\Z)[!-.0-9;-~]{1,15}", re.ASCII)  # no / : or space
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}", re.ASCII)  # RFC 9110 section 5.6.2
+_INTERFACE = re.compile(r"(?!\.{1,2}$)[!-.0-9;-~]{1,15}", re.ASCII)  # no / : or space
+TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}", re.ASCII)  # RFC 9110 section 5.6.2
 _PREFIX = re.compile(r'/[!-"$->@-~]{0,1000}', re.ASCII)  # 0x21-0x7E without # and ?
 _UNRESERVED = re.compile(r"%(?:2[DE]|3[0-9]|[46][1-9A-F]|[57][0-9A]|5F|7E)", re.ASCII | re.I)
+
+#: For schemas, where readers do better: an IP address, a host name, an address with its port.
+IP = r"[0-9A-Fa-f:.]+"
+NAME = r"[A-Za-z0-9_.-]+"
+_ENDPOINT = rf"(?:\[{IP}(?:%.+)?\]|{NAME}):[0-9]{{1,5}}"
+#: Types besides text that an editor may take a word for: `1`, `1.5` and `true` are names here.
+WORD = ("number", "boolean")
 
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _BYTES = {"B": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
@@ -44,14 +53,34 @@ MAX_AGE = 400 * 86400.0  # seconds; browsers cut a cookie's life there (RFC 6265
 LARGEST = 1 << 50  # bytes
 
 
-def scalar(expected: str, parse: Callable[[str], T | None], unit: str = "") -> Reader[T]:
-    """A reader of scalars; `parse` gives None for text that isn't `expected`."""
+def whole(pattern: str | re.Pattern[str]) -> str:
+    """`pattern` for a schema, where it is searched for: bound to all of the text."""
+    return f"^(?:{pattern if isinstance(pattern, str) else pattern.pattern})$"
+
+
+def scalar(
+    expected: str,
+    parse: Callable[[str], T | None],
+    unit: str = "",
+    *,
+    pattern: str | re.Pattern[str] = "",
+    also: tuple[str, ...] = (),
+    **schema: Any,
+) -> Reader[T]:
+    """A reader of scalars; `parse` gives None for text that isn't `expected`.
+
+    For its schema: `pattern` of the text, `also` the types besides text that an editor may take it
+    for (YAML makes 80 a number), and further keywords.
+    """
+    described: Schema = {"type": ["string", *also] if also else "string", **schema}
+    if pattern:
+        described["pattern"] = whole(pattern)
 
     def read(node: Node, reading: Reading) -> T:
         value = parse(node.text) if isinstance(node, Scalar) else None
         return reading.wrong(node, expected) if value is None else value
 
-    return Reader(expected, read, unit)
+    return Reader(expected, read, unit, described)
 
 
 def text(longest: int = 1000, empty: bool = False) -> Reader[str]:
@@ -61,13 +90,24 @@ def text(longest: int = 1000, empty: bool = False) -> Reader[str]:
         good = (written or empty) and len(written) <= longest and not _CONTROL.search(written)
         return written if good else None
 
-    return scalar(f"text of at most {longest} characters", parse)
+    expected = f"text of at most {longest} characters"
+    bounds: Schema = {"maxLength": longest, "minLength": 0 if empty else 1}
+    return scalar(expected, parse, also=WORD, **bounds)
+
+
+def matching(expected: str, pattern: re.Pattern[str]) -> Reader[str]:
+    """Text that `pattern` matches as a whole."""
+
+    def parse(written: str) -> str | None:
+        return written if pattern.fullmatch(written) else None
+
+    return scalar(expected, parse, pattern=pattern, also=WORD)
 
 
 def name() -> Reader[str]:
     """The name of a node, an array, a pool or a backend."""
     expected = "a name of letters, digits, _ . - (at most 63)"
-    return scalar(expected, lambda written: written if _NAME.fullmatch(written) else None)
+    return matching(expected, _NAME)
 
 
 def integer(low: int, high: int, unit: str = "") -> Reader[int]:
@@ -77,12 +117,16 @@ def integer(low: int, high: int, unit: str = "") -> Reader[int]:
         value = int(written) if _INTEGER.fullmatch(written) else None
         return value if value is not None and low <= value <= high else None
 
-    return scalar(f"an integer from {low} to {high}", parse, unit)
+    bounds = {"minimum": low, "maximum": high}
+    expected = f"an integer from {low} to {high}"
+    return scalar(expected, parse, unit, pattern=_INTEGER, also=("integer",), **bounds)
 
 
 def boolean() -> Reader[bool]:
     """`true` or `false`, nothing else."""
-    return scalar("true or false", {"true": True, "false": False}.get)
+    words = {"true": True, "false": False}
+    # Quoted words are booleans too, but none that an editor should offer.
+    return attrs.evolve(scalar("true or false", words.get), schema={"type": "boolean"})
 
 
 def duration(low: float = 0.001, high: float = LONGEST) -> Reader[float]:
@@ -94,7 +138,9 @@ def duration(low: float = 0.001, high: float = LONGEST) -> Reader[float]:
         return value if value is not None and low <= value <= high else None
 
     bounds = f"from {low:g} s to " + (f"{high / 86400:g} days" if high >= 86400 else f"{high:g} s")
-    return scalar(f"a time such as 10, 1.5, 300ms, 5m {bounds}", parse, "s")
+    expected = f"a time such as 10, 1.5, 300ms, 5m {bounds}"
+    limits = {"minimum": low, "maximum": high}
+    return scalar(expected, parse, "s", pattern=_DURATION, also=("number",), **limits)
 
 
 def whole_seconds(low: int = 0, high: float = MAX_AGE) -> Reader[int]:
@@ -109,7 +155,7 @@ def whole_seconds(low: int = 0, high: float = MAX_AGE) -> Reader[int]:
             return reading.wrong(node, "a whole number of seconds")
         return int(value)
 
-    return Reader(seconds.expected, read, "s")
+    return Reader(seconds.expected, read, "s", seconds.schema)
 
 
 def size(low: int = 0, high: int = LARGEST) -> Reader[int]:
@@ -120,7 +166,9 @@ def size(low: int = 0, high: int = LARGEST) -> Reader[int]:
         value = int(found[1]) * _BYTES[found[2] or "B"] if found else None
         return value if value is not None and low <= value <= high else None
 
-    return scalar(f"a size such as 4096, 64KiB, 1MiB from {low} to {high} bytes", parse, "bytes")
+    expected = f"a size such as 4096, 64KiB, 1MiB from {low} to {high} bytes"
+    limits = {"minimum": low, "maximum": high}
+    return scalar(expected, parse, "bytes", pattern=_SIZE, also=("integer",), **limits)
 
 
 def choice(*words: str) -> Reader[str]:
@@ -133,7 +181,7 @@ def choice(*words: str) -> Reader[str]:
         near = suggestion(node.text, words) if isinstance(node, Scalar) else ""
         return reading.wrong(node, expected, hint=near)
 
-    return Reader(expected, read)
+    return Reader(expected, read, schema={"enum": list(words)})
 
 
 def unless(word: str, reader: Reader[T]) -> Reader[T | None]:
@@ -147,7 +195,8 @@ def unless(word: str, reader: Reader[T]) -> Reader[T | None]:
         value = reader.read(node, trial)
         return reading.wrong(node, expected) if trial.problems else value
 
-    return Reader(expected, read, reader.unit)
+    schema = {"anyOf": [{"const": word}, reader.schema]}
+    return Reader(expected, read, reader.unit, schema, reader.records)
 
 
 def host_pattern() -> Reader[str]:
@@ -166,7 +215,8 @@ def host_pattern() -> Reader[str]:
             return None if ":" in literal else literal
         return host_name(written)
 
-    return scalar("a host name without port, *.host or *", parse)
+    pattern = rf"\*|(?:\*\.)?{NAME}|\[{IP}\]"
+    return scalar("a host name without port, *.host or *", parse, pattern=pattern)
 
 
 def path_prefix(forbidden: str = "") -> Reader[str]:
@@ -178,18 +228,19 @@ def path_prefix(forbidden: str = "") -> Reader[str]:
         dots = {".", ".."} & set(written.split("/"))
         return written if whole and not dots and not set(forbidden) & set(written) else None
 
-    return scalar(plain, parse)
+    return scalar(plain, parse, pattern=_PREFIX)
 
 
 def cookie_name() -> Reader[str]:
     """The name of a cookie: a token (RFC 6265 section 4.1.1)."""
     expected = "a cookie name of letters, digits and !#$%&'*+.^_`|~- (at most 64)"
-    return scalar(expected, lambda written: written if _TOKEN.fullmatch(written) else None)
+    return matching(expected, TOKEN)
 
 
 def cookie_domain() -> Reader[str]:
     """The Domain attribute of a cookie, without a leading dot."""
-    return scalar("a domain name", lambda written: host_name(written.removeprefix(".")))
+    expected = "a domain name"
+    return scalar(expected, lambda written: host_name(written.removeprefix(".")), pattern=NAME)
 
 
 def port(low: int = 1) -> Reader[int]:
@@ -199,18 +250,24 @@ def port(low: int = 1) -> Reader[int]:
         value = port_number(written)
         return value if value is not None and value >= low else None
 
-    return scalar(f"a port from {low} to 65535", parse)
+    limits: Schema = {"minimum": low, "maximum": 65535}
+    expected = f"a port from {low} to 65535"
+    return scalar(expected, parse, pattern="[0-9]{1,5}", also=("integer",), **limits)
 
 
 def ip_address() -> Reader[str]:
     """An IPv4 or IPv6 address, no name."""
-    return scalar("an IP address", ip_literal)
+    return scalar("an IP address", ip_literal, pattern=f"{IP}(?:%.+)?")
 
 
 def ipv4_address() -> Reader[str]:
     """An IPv4 address that one machine can have."""
     expected = "an IPv4 address of a machine"
-    return scalar(expected, lambda written: ip_literal(written) if is_host(written) else None)
+
+    def parse(written: str) -> str | None:
+        return ip_literal(written) if is_host(written) else None
+
+    return scalar(expected, parse, pattern=r"[0-9]{1,3}(?:\.[0-9]{1,3}){3}")
 
 
 def mac_address() -> Reader[bytes]:
@@ -220,13 +277,14 @@ def mac_address() -> Reader[bytes]:
         mac = mac_of(written)
         return mac if mac is not None and is_unicast(mac) else None
 
-    return scalar("a unicast MAC address such as 02:00:00:00:00:0a", parse)
+    expected = "a unicast MAC address such as 02:00:00:00:00:0a"
+    return scalar(expected, parse, pattern="[0-9a-fA-F]{2}(?:[:-][0-9a-fA-F]{2}){5}")
 
 
 def interface_name() -> Reader[str]:
     """The name of a network interface, as the kernel takes them."""
     expected = "the name of a network interface (at most 15 characters)"
-    return scalar(expected, lambda written: written if _INTERFACE.fullmatch(written) else None)
+    return matching(expected, _INTERFACE)
 
 
 def local_endpoint() -> Reader[Endpoint]:
@@ -238,7 +296,7 @@ def local_endpoint() -> Reader[Endpoint]:
         except ValueError:
             return None
 
-    return scalar("IP:port or [IPv6]:port", parse)
+    return scalar("IP:port or [IPv6]:port", parse, pattern=_ENDPOINT)
 
 
 def remote_endpoint() -> Reader[Endpoint]:
@@ -260,7 +318,7 @@ def remote_endpoint() -> Reader[Endpoint]:
             return reading.wrong(node, "an address that can be connected to")
         return Endpoint(host, number)
 
-    return Reader(expected, read)
+    return Reader(expected, read, schema={"type": "string", "pattern": whole(_ENDPOINT)})
 
 
 def file_path() -> Reader[Path]:
@@ -273,4 +331,4 @@ def file_path() -> Reader[Path]:
             return reading.wrong(node, "the path of a file")
         return node.place.source.folder / node.text
 
-    return Reader("a path", read)
+    return Reader("a path", read, schema={"type": ["string", *WORD], "minLength": 1})

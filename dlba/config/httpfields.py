@@ -9,7 +9,7 @@ import re
 from typing import TypeAlias
 
 from dlba.addresses import host_name, ip_literal, split_endpoint
-from dlba.config.fields import scalar
+from dlba.config.fields import IP, NAME, TOKEN, matching, scalar, whole
 from dlba.config.nodes import Node, Scalar
 from dlba.config.problems import quoted
 from dlba.config.shapes import Reader, Reading
@@ -20,22 +20,23 @@ Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 OWN_STATUSES = (400, 404, 405, 408, 413, 414, 417, 431, 501, 502, 503, 504, 505)
 LONGEST_VALUE = 4096  # characters of a header value that is set
 
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}", re.ASCII)  # RFC 9110 section 5.6.2
 _VALUE = re.compile(rf"[!-~](?:[ -~]{{0,{LONGEST_VALUE - 2}}}[!-~])?", re.ASCII)
 _PATH = re.compile(r'/[!-"$-~]{0,1000}', re.ASCII)  # 0x21-0x7E without #
+_PROTOCOL = rf"(?![hH]2[cC]$){TOKEN.pattern}"
+_HOST = rf"(?:{NAME}|\[{IP}\])(?::[0-9]{{1,5}})?"
 _PREFIX_LENGTH = re.compile(r"[0-9]{1,3}", re.ASCII)
 
 
 def header_name() -> Reader[str]:
     """The name of a header field."""
     expected = "the name of a header field: letters, digits and !#$%&'*+.^_`|~- (at most 64)"
-    return scalar(expected, lambda written: written if _TOKEN.fullmatch(written) else None)
+    return matching(expected, TOKEN)
 
 
 def header_value() -> Reader[str]:
     """The value of a header field: visible ASCII, with spaces inside only."""
     expected = f"visible ASCII characters with spaces inside only (at most {LONGEST_VALUE})"
-    return scalar(expected, lambda written: written if _VALUE.fullmatch(written) else None)
+    return matching(expected, _VALUE)
 
 
 def upgrade_token() -> Reader[str]:
@@ -43,7 +44,7 @@ def upgrade_token() -> Reader[str]:
     expected = "the name of a protocol such as websocket"
 
     def read(node: Node, reading: Reading) -> str:
-        if not isinstance(node, Scalar) or not _TOKEN.fullmatch(node.text):
+        if not isinstance(node, Scalar) or not TOKEN.fullmatch(node.text):
             return reading.wrong(node, expected)
         protocol = node.text.lower()
         if protocol == "h2c":
@@ -51,13 +52,13 @@ def upgrade_token() -> Reader[str]:
             return reading.wrong(node, "another protocol", hint=why)
         return protocol
 
-    return Reader(expected, read)
+    return Reader(expected, read, schema={"type": "string", "pattern": whole(_PROTOCOL)})
 
 
 def own_status() -> Reader[int]:
     """A status that DLBA itself answers."""
     statuses = {str(status): status for status in OWN_STATUSES}
-    return scalar(f"one of {', '.join(statuses)}", statuses.get)
+    return scalar(f"one of {', '.join(statuses)}", statuses.get, enum=list(statuses))
 
 
 def network() -> Reader[Network]:
@@ -80,22 +81,24 @@ def network() -> Reader[Network]:
             return reading.wrong(node, "a network without bits behind its prefix", hint=near)
         return found
 
-    return Reader(expected, read)
+    schema = {"type": "string", "pattern": whole(f"{IP}(?:/[0-9]{{1,3}})?")}
+    return Reader(expected, read, schema=schema)
 
 
 def via_name() -> Reader[str]:
     """How DLBA calls itself in Via: a pseudonym, or a host with or without port."""
 
     def parse(written: str) -> str | None:
-        return written if _TOKEN.fullmatch(written) else _host_and_port(written)
+        return written if TOKEN.fullmatch(written) else _host_and_port(written)
 
-    return scalar("a name such as dlba or a host, with or without port", parse)
+    expected = "a name such as dlba or a host, with or without port"
+    return scalar(expected, parse, pattern=rf"{TOKEN.pattern}|{_HOST}")
 
 
 def sent_host() -> Reader[str]:
     """A value of Host: a host name or IP address (IPv6 in brackets), with or without port."""
     expected = "a host name or IP address, with or without port"
-    return scalar(expected, _host_and_port)
+    return scalar(expected, _host_and_port, pattern=_HOST)
 
 
 def is_sent_host(text: str) -> bool:
@@ -120,4 +123,4 @@ def _host_and_port(written: str) -> str | None:
 def request_path() -> Reader[str]:
     """The target of a request of ours: a path from / on, with or without a query."""
     expected = "a path from / on, of visible ASCII without # (at most 1001)"
-    return scalar(expected, lambda written: written if _PATH.fullmatch(written) else None)
+    return matching(expected, _PATH)

@@ -24,6 +24,9 @@ from dlba.config.values import MonitorConfig, NodeConfig
 from dlba.config.webchecks import web_warnings
 from dlba.errors import ConfigError
 
+#: Seconds for all names together; a resolver that doesn't answer takes some for each of them.
+PATIENCE = 20.0
+
 Resolve = Callable[[str], str]
 Warn = Callable[[Problem], None]
 
@@ -190,13 +193,17 @@ def _state(source: Source) -> Path:
 
 @attrs.define
 class _Resolver:
-    """The system's resolver; asks once for each name."""
+    """The system's resolver; asks once for each name, and no more when that took too long."""
 
     known: dict[str, str | OSError] = attrs.field(factory=dict)
+    spent: float = 0.0  # seconds
 
     def __call__(self, name: str) -> str:
         if name not in self.known:
+            start = time.monotonic()
             try:
+                if self.spent > PATIENCE:
+                    raise OSError(0, f"not asked for, as other names took {self.spent:.0f} s")
                 found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
                 # IPv4 first: `localhost` is both, and few servers listen on [::1].
                 found.sort(key=lambda entry: entry[0] != socket.AF_INET)
@@ -204,6 +211,7 @@ class _Resolver:
             except (OSError, UnicodeError) as error:
                 what = error.strerror if isinstance(error, OSError) else None
                 self.known[name] = OSError(0, what or "no valid name")
+            self.spent += time.monotonic() - start
         answer = self.known[name]
         if isinstance(answer, OSError):
             raise answer

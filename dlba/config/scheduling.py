@@ -30,7 +30,11 @@ class ArrayNodeConfig:
         )
     )
     address: str = field(
-        metadata=read_by(f.ipv4_address(), "Its own address on the array's segment, not the VIP.")
+        metadata=read_by(
+            f.ipv4_address(),
+            "Its own address on the array's segment, not the VIP.",
+            wrong="Another machine's: the node counts as failed.",
+        )
     )
     mac: bytes = field(
         metadata=read_by(
@@ -44,25 +48,41 @@ class ArrayNodeConfig:
         metadata=read_by(
             f.mac_address(),
             "Its second MAC address, which the VIP has while the node is scheduler.",
+            wrong="One that a machine on the segment has: the switch sends frames to either.",
             default="`mac` with the local bit set and bit 0x04 of the first octet flipped",
         ),
     )
     weight: int = field(
         default=1,
-        metadata=read_by(f.integer(0, 1000), "Its share of new buckets; 0: none, as draining."),
+        metadata=read_by(
+            f.integer(0, 1000),
+            "Its share of new buckets; 0: none, as draining.",
+            wrong="Too high: that node is the slow one.",
+        ),
     )
     priority: int = field(
         default=100,
-        metadata=read_by(f.integer(0, 1000), "Of those that may become scheduler the highest."),
+        metadata=read_by(
+            f.integer(0, 1000),
+            "Of those that may become scheduler the highest.",
+            wrong="Equal for all: the lowest number is scheduler.",
+        ),
     )
     enabled: bool = field(
-        default=True, metadata=read_by(f.boolean(), "False: gets no new buckets, never scheduler.")
+        default=True,
+        metadata=read_by(
+            f.boolean(),
+            "False: gets no new buckets, never scheduler.",
+            wrong="False for all: an error.",
+        ),
     )
     channel: Endpoint | None = field(
         default=None,
         metadata=read_by(
             f.remote_endpoint(),
             "Where the other nodes reach its channel.",
+            beyond=True,
+            wrong="Nobody answers there: the node counts as failed.",
             default="its address, with the port of the asking node's own `channel.listen`",
         ),
     )
@@ -91,13 +111,17 @@ class RoutingConfig:
     placement: str = field(
         default="groups",
         metadata=read_by(
-            f.choice("groups", "hits", "connections"), "What the least loaded node has least of."
+            f.choice("groups", "hits", "connections"),
+            "What the least loaded node has least of.",
+            wrong="Other than groups: a node with long requests may get more of them.",
         ),
     )
     ports: tuple[int, ...] = field(
         default=(80, 443),
         metadata=read_by(
-            list_of(f.port(), at_least=1), "TCP ports of the VIP whose flows are spread."
+            list_of(f.port(), at_least=1),
+            "TCP ports of the VIP whose flows are spread.",
+            wrong="One is missing: clients get no answer there.",
         ),
     )
     packets: str = field(
@@ -105,6 +129,7 @@ class RoutingConfig:
         metadata=read_by(
             f.choice("auto", "pcap", "packet"),
             "How frames are read and written: libpcap or AF_PACKET; auto: the faster, AF_PACKET.",
+            wrong="pcap: fewer frames a second.",
         ),
     )
     own_mac: bool = field(
@@ -128,5 +153,7 @@ class RoutingConfig:
         metadata=read_by(
             f.choice("drop", "local"),
             "Other ports and protocols of the VIP: dropped, or for the scheduler's own kernel.",
+            beyond=True,
+            wrong="local: services of the scheduler's kernel are open at the VIP.",
         ),
     )

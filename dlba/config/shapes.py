@@ -9,7 +9,7 @@ import difflib
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, TypeAlias, TypeVar, cast
 
 import attrs
 
@@ -18,6 +18,7 @@ from dlba.config.problems import Problem, quoted
 
 T = TypeVar("T")
 U = TypeVar("U")
+Schema: TypeAlias = dict[str, Any]  # never changed
 KEY = "dlba.config"  # where an attrs field's metadata holds its Key
 
 
@@ -91,12 +92,16 @@ class Reading:
 class Reader(Generic[T]):
     """Turns a node into a value. `expected` names the type in messages, `unit` what it counts.
 
-    `read` reports what is wrong to the Reading and returns INVALID then; it never raises.
+    `read` reports what is wrong to the Reading and returns INVALID then; it never raises. `schema`
+    is the JSON Schema (draft 2020-12) of what it takes: for editors, so it may take more than
+    `read` does. `records`: the classes that the schema refers to (see `reference`).
     """
 
     expected: str
     read: Callable[[Node, Reading], T]
     unit: str = ""
+    schema: Schema = attrs.field(factory=dict)
+    records: tuple[type, ...] = ()
 
 
 @attrs.frozen
@@ -106,6 +111,7 @@ class Key:
     `about` is one sentence; `wrong` says what a bad value does, where that isn't plain; `default`
     says it in words where the value doesn't; `absent` gives the value of a missing key that
     depends on the run. `entry`: the value is the name under which the mapping holds the record.
+    `beyond`: the contract doesn't show the key.
     """
 
     reader: Reader[Any]
@@ -114,6 +120,7 @@ class Key:
     default: str = ""
     absent: Callable[[Reading], Any] | None = None
     entry: bool = False
+    beyond: bool = False
 
 
 def read_by(reader: Reader[Any], about: str, **more: Any) -> dict[str, Key]:
@@ -170,9 +177,18 @@ def read_mapping(cls: type[T], node: Node, reading: Reading, name: str | None = 
     return cls(**values)
 
 
+def reference(cls: type) -> Schema:
+    """The schema that stands for the record `cls`, which is defined elsewhere in the document."""
+    return {"$ref": f"#/$defs/{cls.__name__.removesuffix('Config')}"}
+
+
 def record(cls: type[T]) -> Reader[T]:
     """A mapping with the keys of the attrs class `cls`."""
-    return Reader("a mapping", lambda node, reading: read_mapping(cls, node, reading))
+
+    def read(node: Node, reading: Reading) -> T:
+        return read_mapping(cls, node, reading)
+
+    return Reader("a mapping", read, schema=reference(cls), records=(cls,))
 
 
 def record_or_file(cls: type[T]) -> Reader[T]:
@@ -188,7 +204,8 @@ def record_or_file(cls: type[T]) -> Reader[T]:
             return reading.wrong(node, "a mapping or the path of a file")
         return read_mapping(cls, node, reading)
 
-    return Reader("a mapping or the path of a file", read)
+    schema = {"anyOf": [reference(cls), {"type": "string", "minLength": 1}]}
+    return Reader("a mapping or the path of a file", read, schema=schema, records=(cls,))
 
 
 def list_of(reader: Reader[T], at_least: int = 0, at_most: int = 0) -> Reader[tuple[T, ...]]:
@@ -207,7 +224,13 @@ def list_of(reader: Reader[T], at_least: int = 0, at_most: int = 0) -> Reader[tu
             return reading.wrong(node, f"a list of at most {at_most}", str(len(node.items)))
         return tuple(reader.read(item, reading) for item in node.items)
 
-    return Reader(f"{expected}, each {reader.expected}", read, reader.unit)
+    schema: Schema = {"type": "array", "items": reader.schema}
+    if at_least:
+        schema["minItems"] = at_least
+    if at_most:
+        schema["maxItems"] = at_most
+    each = f"{expected}, each {reader.expected}"
+    return Reader(each, read, reader.unit, schema, reader.records)
 
 
 def mapping_of(name: Reader[U], value: Reader[T], fold: bool = False) -> Reader[dict[U, T]]:
@@ -235,7 +258,12 @@ def mapping_of(name: Reader[U], value: Reader[T], fold: bool = False) -> Reader[
             value.read(entry.value, reading)
         return values
 
-    return Reader(expected, read, value.unit)
+    schema = {
+        "type": "object",
+        "propertyNames": name.schema,
+        "additionalProperties": value.schema,
+    }
+    return Reader(expected, read, value.unit, schema, value.records)
 
 
 def named(cls: type[T], name: Reader[str], at_least: int = 0) -> Reader[dict[str, T]]:
@@ -254,7 +282,15 @@ def named(cls: type[T], name: Reader[str], at_least: int = 0) -> Reader[dict[str
             read_mapping(cls, entry.value, reading, entry.key.text)
         return values
 
-    return Reader(f"a mapping of {name.expected} to a mapping", read)
+    schema: Schema = {
+        "type": "object",
+        "propertyNames": name.schema,
+        "additionalProperties": reference(cls),
+    }
+    if at_least:
+        schema["minProperties"] = at_least
+    expected = f"a mapping of {name.expected} to a mapping"
+    return Reader(expected, read, schema=schema, records=(cls,))
 
 
 def named_tuple(cls: type[T], name: Reader[str], at_least: int = 0) -> Reader[tuple[T, ...]]:
@@ -265,4 +301,4 @@ def named_tuple(cls: type[T], name: Reader[str], at_least: int = 0) -> Reader[tu
         values = mapping.read(node, reading)
         return cast(tuple[T, ...], INVALID) if values is INVALID else tuple(values.values())
 
-    return Reader(mapping.expected, read)
+    return Reader(mapping.expected, read, schema=mapping.schema, records=mapping.records)

@@ -17,12 +17,20 @@ KIB = 1024  # bytes
 class PersistenceConfig:
     """The cookie that keeps a client with its backend."""
 
-    cookie: str = field(default="DLBA", metadata=read_by(f.cookie_name(), "Name of our cookie."))
+    cookie: str = field(
+        default="DLBA",
+        metadata=read_by(
+            f.cookie_name(),
+            "Name of our cookie.",
+            wrong="Changed: every client may get another backend once.",
+        ),
+    )
     session_cookie: str | None = field(
         default=None,
         metadata=read_by(
             f.cookie_name(),
             "The application's session cookie: ours is set, renewed and deleted with it.",
+            wrong="Another name: no cookie is set, and sessions lose their backend.",
             default="ours is set on a client's first response",
         ),
     )
@@ -31,15 +39,26 @@ class PersistenceConfig:
         metadata=read_by(
             f.whole_seconds(low=1),
             "Max-Age of our cookie where it follows no session cookie.",
+            wrong="Shorter than a session: it moves to another backend.",
             default="until the browser closes",
         ),
     )
     path: str = field(
-        default="/", metadata=read_by(f.path_prefix(forbidden=";"), "Path of our cookie.")
+        default="/",
+        metadata=read_by(
+            f.path_prefix(forbidden=";"),
+            "Path of our cookie.",
+            wrong="Narrower than the site: requests elsewhere lose their backend.",
+        ),
     )
     domain: str | None = field(
         default=None,
-        metadata=read_by(f.cookie_domain(), "Domain of our cookie.", default="the host alone"),
+        metadata=read_by(
+            f.cookie_domain(),
+            "Domain of our cookie.",
+            wrong="Not the host's own or above it: browsers refuse the cookie.",
+            default="the host alone",
+        ),
     )
     same_site: str = field(
         default="Lax",
@@ -69,13 +88,17 @@ class HeaderChangesConfig:
         metadata=read_by(
             mapping_of(h.header_name(), h.header_value(), fold=True),
             "Fields by name with their value; they replace all fields of that name.",
+            wrong="What the application relies on is gone.",
             default="none",
         ),
     )
     remove: tuple[str, ...] = field(
         default=(),
         metadata=read_by(
-            list_of(h.header_name()), "Names of fields that are taken out.", default="none"
+            list_of(h.header_name()),
+            "Names of fields that are taken out.",
+            wrong="What the application or the client relies on is gone.",
+            default="none",
         ),
     )
 
@@ -88,19 +111,33 @@ class SiteConfig:
         metadata=read_by(
             list_of(f.host_pattern(), at_least=1),
             "Hosts of the site: a name, *.name for the names under it, * for all.",
+            wrong="A host is missing: it gets another site, the default one or 404.",
         )
     )
     paths: tuple[str, ...] = field(
         default=(),
-        metadata=read_by(list_of(f.path_prefix()), "Path prefixes.", default="all paths"),
+        metadata=read_by(
+            list_of(f.path_prefix()),
+            "Path prefixes.",
+            wrong="Too short: the site takes what another one is for.",
+            default="all paths",
+        ),
     )
     default: bool = field(
         default=False,
         metadata=read_by(
-            f.boolean(), "Also takes what no site matches; without one that gets 404."
+            f.boolean(),
+            "Also takes what no site matches; without one that gets 404.",
+            wrong="False everywhere: unknown hosts get 404.",
         ),
     )
-    pool: str = field(metadata=read_by(f.name(), "Name of the pool that serves the site."))
+    pool: str = field(
+        metadata=read_by(
+            f.name(),
+            "Name of the pool that serves the site.",
+            wrong="Another one: clients get another application.",
+        )
+    )
     schedule: str = field(
         default="cookie",
         metadata=read_by(
@@ -137,7 +174,10 @@ class SiteConfig:
     max_body: int | None = field(
         default=None,
         metadata=read_by(
-            f.size(), "Longest request body; longer ones get 413.", default="no limit"
+            f.size(),
+            "Longest request body; longer ones get 413.",
+            wrong="Low: uploads get 413.",
+            default="no limit",
         ),
     )
     request_buffer: int = field(

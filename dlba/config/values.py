@@ -58,13 +58,19 @@ class ArrayConfig:
     name: str | None = field(
         default=None,
         metadata=read_by(
-            f.name(), "Name of the array, also in its certificates.", default="none: no channel"
+            f.name(),
+            "Name of the array, also in its certificates.",
+            wrong="Another than in the certificates: no channel is accepted.",
+            default="none: no channel",
         ),
     )
     vip: str | None = field(
         default=None,
         metadata=read_by(
-            f.ip_address(), "The virtual IP address.", default="listen on all addresses"
+            f.ip_address(),
+            "The virtual IP address.",
+            wrong="An address that another machine has: it takes the clients.",
+            default="listen on all addresses",
         ),
     )
     nodes: dict[str, ArrayNodeConfig] = field(
@@ -115,11 +121,21 @@ class LogConfig:
     """The access log."""
 
     access: Path | None = field(
-        default=None, metadata=read_by(f.file_path(), "File of the access log.", default="none")
+        default=None,
+        metadata=read_by(
+            f.file_path(),
+            "File of the access log.",
+            wrong="On a full disk: lines are lost.",
+            default="none",
+        ),
     )
     format: str = field(
         default="combined",
-        metadata=read_by(f.choice("combined", "haproxy", "json"), "Form of its lines."),
+        metadata=read_by(
+            f.choice("combined", "haproxy", "json"),
+            "Form of its lines.",
+            wrong="Another one: programs that read the log don't understand it.",
+        ),
     )
 
 
@@ -127,7 +143,13 @@ class LogConfig:
 class NodeConfig:
     """What differs from node to node: node.yaml."""
 
-    node: str = field(metadata=read_by(f.name(), "This node's name in the array."))
+    node: str = field(
+        metadata=read_by(
+            f.name(),
+            "This node's name in the array.",
+            wrong="Another node's: both claim its frames and its place in the election.",
+        )
+    )
     array: ArrayConfig = field(
         metadata=read_by(record_or_file(ArrayConfig), "The array's configuration or its file.")
     )
@@ -136,6 +158,7 @@ class NodeConfig:
         metadata=read_by(
             f.interface_name(),
             "Network interface on the array's segment.",
+            wrong="Another one: no frame for the VIP arrives.",
             default="none: a proxy alone, never scheduler",
         ),
     )
@@ -151,6 +174,7 @@ class NodeConfig:
         metadata=read_by(
             f.file_path(),
             "Folder for what the node keeps, made with mode 0700.",
+            wrong="Lost or emptied: without `secrets` all cookies lose their backends.",
             default="$STATE_DIRECTORY, else `state` beside this file",
             absent=lambda reading: reading.state,
         )
@@ -160,6 +184,7 @@ class NodeConfig:
         metadata=read_by(
             f.file_path(),
             'Cookie keys, "id key" a line, the newest first.',
+            wrong="Another file than on the other nodes: each takes their cookies for unknown.",
             default="`secrets` in the state folder, made at first start",
         ),
     )

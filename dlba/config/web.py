@@ -24,7 +24,11 @@ class CertificateConfig:
     """One certificate of a TLS listener."""
 
     certificate: Path = field(
-        metadata=read_by(f.file_path(), "PEM file with the certificate, then those of its issuers.")
+        metadata=read_by(
+            f.file_path(),
+            "PEM file with the certificate, then those of its issuers.",
+            wrong="Without the issuers': some clients refuse it.",
+        )
     )
     key: Path = field(
         metadata=read_by(f.file_path(), "PEM file with its private key, unencrypted.")
@@ -47,12 +51,19 @@ class TLSConfig:
 class ListenerConfig:
     """A port that clients connect to."""
 
-    port: int = field(metadata=read_by(f.port(low=0), "TCP port; 0: one that the system chooses."))
+    port: int = field(
+        metadata=read_by(
+            f.port(low=0),
+            "TCP port; 0: one that the system chooses.",
+            wrong="One that is taken: the node doesn't start.",
+        )
+    )
     address: str | None = field(
         default=None,
         metadata=read_by(
             f.ip_address(),
             "Address to listen on.",
+            wrong="None of this machine's: the node doesn't start.",
             default="the VIP; without one, all addresses",
         ),
     )
@@ -61,6 +72,7 @@ class ListenerConfig:
         metadata=read_by(
             f.choice("https"),
             "Answers every request with 308 to the same URL at https.",
+            wrong="Where clients reach TLS at another port than the node has: they get nowhere.",
             default="none: the sites are served",
         ),
     )
@@ -93,13 +105,24 @@ class TimeoutsConfig:
         metadata=read_by(
             f.duration(),
             "Without a byte of a request's body; after it the body must also come at 256 B/s.",
+            wrong="Short: uploads over bad networks end in 408.",
         ),
     )
     write: float = field(
-        default=30.0, metadata=read_by(f.duration(), "Without progress in sending to a client.")
+        default=30.0,
+        metadata=read_by(
+            f.duration(),
+            "Without progress in sending to a client.",
+            wrong="Long: clients that stop reading hold memory and a backend for longer.",
+        ),
     )
     idle: float = field(
-        default=60.0, metadata=read_by(f.duration(), "Between requests on a kept connection.")
+        default=60.0,
+        metadata=read_by(
+            f.duration(),
+            "Between requests on a kept connection.",
+            wrong="Long: idle clients hold connections; short: handshakes again.",
+        ),
     )
     response: float = field(
         default=30.0,
@@ -119,7 +142,11 @@ class TimeoutsConfig:
     )
     stop: float = field(
         default=30.0,
-        metadata=read_by(f.duration(low=0), "For open requests to end when the node stops."),
+        metadata=read_by(
+            f.duration(low=0),
+            "For open requests to end when the node stops.",
+            wrong="Short: downloads are cut at a stop.",
+        ),
     )
 
 
@@ -132,23 +159,41 @@ class LimitsConfig:
         metadata=read_by(
             f.unless("auto", f.integer(1, 10_000_000)),
             "Client connections at once; at the limit nobody is accepted until one ends.",
+            wrong="Above what open files allow: accepting pauses there instead.",
             default="auto: from the limit on open files",
         ),
     )
     per_client: int = field(
         default=1000,
-        metadata=read_by(f.integer(1, 10_000_000), "Connections at once from one client address."),
+        metadata=read_by(
+            f.integer(1, 10_000_000),
+            "Connections at once from one client address.",
+            wrong="Low: clients behind one address (NAT, a proxy) are refused.",
+        ),
     )
     head: int = field(
         default=64 * KIB,
-        metadata=read_by(f.size(KIB, 1024 * KIB), "Longest head of a request."),
+        metadata=read_by(
+            f.size(KIB, 1024 * KIB),
+            "Longest head of a request.",
+            wrong="Low: requests with many cookies get 431.",
+        ),
     )
     target: int = field(
         default=16 * KIB,
-        metadata=read_by(f.size(64, 1024 * KIB), "Longest request target; longer ones get 414."),
+        metadata=read_by(
+            f.size(64, 1024 * KIB),
+            "Longest request target; longer ones get 414.",
+            wrong="Low: long queries get 414.",
+        ),
     )
     headers: int = field(
-        default=200, metadata=read_by(f.integer(1, 10_000), "Header fields in a head.")
+        default=200,
+        metadata=read_by(
+            f.integer(1, 10_000),
+            "Header fields in a head.",
+            wrong="Low: requests that came through many proxies get 431.",
+        ),
     )
     buffer_memory: int = field(
         default=256 * MIB,
@@ -190,6 +235,7 @@ class WebConfig:
         metadata=read_by(
             mapping_of(h.own_status(), f.file_path()),
             "HTML pages, at most 64 KiB each, for errors that DLBA itself answers, by status.",
+            wrong="A file that is changed later counts at the next reload.",
             default="a sentence of plain text",
         ),
     )
@@ -198,6 +244,8 @@ class WebConfig:
         metadata=read_by(
             h.via_name(),
             "What DLBA calls itself in a field Via of requests and responses.",
+            beyond=True,
+            wrong="Tells strangers what is here.",
             default="none: Via isn't added",
         ),
     )
