@@ -94,6 +94,8 @@ class ProblemTests(SynchronousTestCase):
                 ),
             ),
             (b"a: b\nc: \xff", "n:2:4: document: expected UTF-8, got invalid start byte"),
+            (b"a: b\rc: \xff", "n:2:4: document: expected UTF-8, got invalid start byte"),
+            (b"a: b\r\nc: \xff", "n:2:4: document: expected UTF-8, got invalid start byte"),
             (
                 b"a:\n  \x07",
                 "n:2:3: document: expected printable text, got the character U+0007",

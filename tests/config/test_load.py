@@ -499,6 +499,20 @@ class ResolverTests(SynchronousTestCase):
             self.assertEqual(error.strerror, "Name or service not known")
         self.assertEqual(asked, ["good", "bad"])
 
+    def test_a_resolver_that_takes_long_is_given_up(self):
+        now = [0.0]
+
+        def getaddrinfo(name, port, **more):
+            now[0] += 15.0
+            raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+
+        self.patch(socket, "getaddrinfo", getaddrinfo)
+        self.patch(time, "monotonic", lambda: now[0])
+        resolver = _Resolver()
+        told = [str(self.assertRaises(OSError, resolver, name).strerror) for name in "abcd"]
+        self.assertEqual(told[:2], ["Temporary failure in name resolution"] * 2)
+        self.assertEqual(told[2:], ["not asked for, as other names took 30 s"] * 2)
+
     def test_the_hosts_file_is_asked(self):
         self.assertIn(_Resolver()("localhost"), ("127.0.0.1", "::1"))
 

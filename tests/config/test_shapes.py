@@ -155,6 +155,14 @@ class ListTests(Case):
                 (INVALID, [f"node.yaml:1:1: document: {message}"]),
             )
 
+    def test_too_many(self):
+        reader = list_of(f.port(), at_most=2)
+        self.assertEqual(self.read(reader, "[1, 2]"), ((1, 2), []))
+        self.assertEqual(
+            self.read(reader, "[1, 2, 3]"),
+            (INVALID, ["node.yaml:1:1: document: expected a list of at most 2, got 3"]),
+        )
+
 
 class MappingTests(Case):
     READER = mapping_of(f.port(), f.text())
