@@ -20,7 +20,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from dlba.poller import READ, WRITE
-from dlba.web.stream import PARTS, READ_SIZE, reset
+from dlba.web.stream import PARTS, READ_SIZE, remainder, reset
 
 if TYPE_CHECKING:
     from dlba.web.front import BackendEvents
@@ -119,7 +119,7 @@ class BackendSide:
             except BlockingIOError:
                 taken = 0
             if taken < len(data):
-                self._parts.append(memoryview(data)[taken:])
+                self._parts.append(remainder(data, taken))
                 self.backlog = len(data) - taken
                 # While connecting, the error comes with the writability.
                 self._mask = READ | WRITE if taken else WRITE
@@ -223,7 +223,7 @@ class BackendSide:
                 exchange.backend_failed(error)
             return
         if taken < len(data):
-            parts.append(memoryview(data)[taken:])
+            parts.append(remainder(data, taken))
         self.backlog = len(data) - taken
         if self._blocks or self.backlog >> _BLOCK:
             self._count()
@@ -259,7 +259,7 @@ class BackendSide:
             self._note(error)
             return
         if taken < len(data):
-            self._parts.append(memoryview(data)[taken:])
+            self._parts.append(remainder(data, taken))
             self.backlog = len(data) - taken
             self._count()
             self._want(self._mask | WRITE)
@@ -365,7 +365,7 @@ class BackendSide:
         proxy.open_backends += 1
         self.backend.open_connections += 1
         if taken < len(data):
-            self._parts.append(memoryview(data)[taken:])
+            self._parts.append(remainder(data, taken))
             self.backlog = len(data) - taken
             self._count()
             self._want(READ | WRITE)

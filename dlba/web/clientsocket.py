@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Final
 
 from dlba.poller import READ, WRITE
 from dlba.web.front import NOBODY
-from dlba.web.stream import PARTS, PlainHTTPError
+from dlba.web.stream import PARTS, PlainHTTPError, remainder
 
 if TYPE_CHECKING:
     from dlba.web.front import ClientFront
@@ -259,10 +259,15 @@ class ClientSocket:
             done = stream.handshake()
         except OSError as error:
             counters.handshakes_failed += 1
+            if stream.flooded:
+                self._lose()
+                return
             if isinstance(error, PlainHTTPError):
                 self._answer_in_plain()
-            else:
-                self._lose()
+            # Where there was something to say, an alert says why: a reset could destroy it.
+            self._then = "linger"
+            self.closed = True
+            self._finish()
             return
         if done:
             counters.handshakes += 1
@@ -279,9 +284,6 @@ class ClientSocket:
         """The client speaks HTTP on a TLS port: say so, in its words."""
         with contextlib.suppress(OSError):
             self._sock.send(self._front.in_plain())
-        self._then = "linger"
-        self.closed = True
-        self._finish()
 
     def expire(self, now: float) -> None:
         """The deadline has passed."""
@@ -353,7 +355,7 @@ class ClientSocket:
             self._proxy.poller.later(self)
             return
         if taken < len(data):
-            self._parts.append(memoryview(data)[taken:])
+            self._parts.append(remainder(data, taken))
             self.backlog = len(data) - taken
             self._count()
             self._queued = -1
@@ -373,7 +375,7 @@ class ClientSocket:
             self.backlog -= taken
             if taken < len(part):
                 if taken:
-                    parts[0] = memoryview(part)[taken:]
+                    parts[0] = remainder(part, taken)
                 break
             parts.popleft()
         self._count()

@@ -39,6 +39,8 @@ __all__ = ["Exchange"]
 
 #: Bytes of the request that wait for a backend before the client is paused.
 UPLOAD_LIMIT: Final = 64 * 1024
+#: Bytes of a request that aren't counted: nearly every one has fewer.
+UNCOUNTED: Final = 4 * 1024
 #: Methods that may be sent twice (RFC 9110 9.2.2).
 _IDEMPOTENT: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"})
 
@@ -143,8 +145,8 @@ class Exchange:
         if site.request_headers:
             fields = site.request_headers.apply(fields)
         self._data = request_head(request, fields, self._added(request), length, end) + body
-        if body:
-            self._held = len(body)
+        if len(self._data) > UNCOUNTED:
+            self._held = len(self._data)
             self._proxy.memory.change(self._held)
         backend, self.reason = choose(site, request, self._values, now, ())
         self._connect(backend, now, 503)

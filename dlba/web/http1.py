@@ -37,6 +37,8 @@ __all__ = ["Http1"]
 
 #: Bytes of further requests taken while one is being answered.
 READ_AHEAD: Final = 64 * 1024
+#: Bytes of a head that aren't counted: nearly every request has fewer.
+UNCOUNTED: Final = 4 * 1024
 #: Requests answered by ourselves in one turn, so that a pipeline of them starves nobody.
 LOCAL_BURST: Final = 16
 
@@ -52,6 +54,7 @@ class Http1:
         "_eof",
         "_exchange",
         "_first",
+        "_head_size",
         "_heads",
         "_keep",
         "_log",
@@ -66,6 +69,8 @@ class Http1:
         self._proxy = proxy
         self.socket = socket
         self._heads = HeadReader()
+        #: Bytes of the present request's head, where they are many enough to be counted.
+        self._head_size = 0
         self._request: RequestHead | None = None
         self._site: Site | None = None
         self._exchange: Exchange | None = None
@@ -103,7 +108,7 @@ class Http1:
         if self._exchange is None:
             self.advance()
             return
-        self.socket.hold(len(heads.buffer))
+        self._hold(len(heads.buffer))
         if len(heads.buffer) >= READ_AHEAD:
             self.socket.pause()
 
@@ -186,9 +191,8 @@ class Http1:
             if not self._next_request():
                 break
         self._advancing = False
-        held = len(self._heads.buffer)
-        if self.complete and held != self.socket.held:
-            self.socket.hold(held)
+        if self.complete and (self._heads.buffer or self._head_size or self.socket.held):
+            self._hold(len(self._heads.buffer))
         if self._eof:
             self.stop()
         elif self.complete:
@@ -218,6 +222,8 @@ class Http1:
         proxy.counters.requests += 1
         self._keep = request.keep_alive
         self._site = site = proxy.sites.site(request)
+        if len(request.fields) > UNCOUNTED:
+            self._head_size = len(request.fields)
         length = request.length
         if length:
             self.complete = False
@@ -289,7 +295,7 @@ class Http1:
             return
         held = reader.held
         if held or self.socket.held:
-            self.socket.hold(held if self._exchange is not None else held + reader.size)
+            self._hold(held if self._exchange is not None else held + reader.size)
         if reader.complete:
             self.complete = True
             self._heads.buffer = reader.rest
@@ -316,7 +322,7 @@ class Http1:
         if self.complete or reader.size >= site.request_buffer or self._proxy.memory.tight:
             self._send_collected()
         else:
-            self.socket.hold(reader.size + reader.held)
+            self._hold(reader.size + reader.held)
             self.socket.limit(self._proxy.timeouts.body)
 
     def _send_collected(self) -> None:
@@ -327,7 +333,7 @@ class Http1:
         whole = bytes(self._collected)
         self._collected = b""
         if self.socket.held:
-            self.socket.hold(len(self._heads.buffer))
+            self._hold(len(self._heads.buffer))
         self._exchange = exchange = Exchange(self._proxy, self, request, site)
         exchange.begin(whole, self.complete)
         if self.complete and self._heads.buffer:
@@ -511,8 +517,15 @@ class Http1:
             self._heads.buffer = b""
             self.socket.linger()
 
+    def _hold(self, size: int) -> None:
+        """`size` bytes are kept now, beside the head of the request."""
+        self.socket.hold(size + self._head_size)
+
     def _forget_request(self) -> None:
         self._request = None
+        if self._head_size:
+            self._head_size = 0
+            self._hold(len(self._heads.buffer))
         self._body = None
         self._site = None
         self._log.reset()

@@ -3,7 +3,7 @@
 The same two expressions as for requests (`dlba.web.head`), with what is tolerated of backends: a
 missing reason phrase, bytes 0x80–FF, and a Content-Length repeated with the same value. Everything
 else that is faulty makes the response a 502: Content-Length with Transfer-Encoding, obs-fold, bare
-LF, a coding other than chunked.
+LF, a coding other than chunked. A status from 600 on is for the client to judge.
 
 Source: web.md rules 7 and 8; RFC 9112 4, 6; RFC 9110 6.4.1, 8.6, 15.2.
 """
@@ -22,7 +22,7 @@ __all__ = ["UNTIL_CLOSE", "ResponseHead", "parse_response"]
 UNTIL_CLOSE: Final = -2
 
 _HEAD: Final = re.compile(
-    rb"HTTP/1\.(\d) ([1-5]\d\d)(?: ([\t -~\x80-\xff]*+))?(" + FIELD_LINES + rb")"
+    rb"HTTP/1\.(\d) ([1-9]\d\d)(?: ([\t -~\x80-\xff]*+))?(" + FIELD_LINES + rb")"
 ).fullmatch
 #: As `_CUT` in dlba.web.head.
 _CUT: Final = re.compile(
@@ -39,7 +39,7 @@ _NO_BODY: Final = frozenset({204, 304})
 class ResponseHead:
     """A valid response head.
 
-    `status` (100 to 599); `reason` (may be b""); `fields` (the field lines that go on, each with
+    `status` (100 to 999); `reason` (may be b""); `fields` (the field lines that go on, each with
     the CRLF before it, without framing and hop-by-hop fields); `length` (bytes of the body that
     follows, `CHUNKED` or `UNTIL_CLOSE`); `announced` (the Content-Length to show the client, also
     where no body follows: HEAD, 304; None for none); `dated` (a Date stands in `fields`); `minor`
@@ -137,13 +137,13 @@ def _frame(
     response: ResponseHead, length: int | None, coding: bytes | None, minor: bytes, to_head: bool
 ) -> None:
     """Set how the body is delimited (RFC 9112 6.3)."""
-    if coding is not None and length is not None:
-        raise BackendError("head", "Content-Length and Transfer-Encoding exclude each other")
     status = response.status
     if status < 200 or status == 204:
         # Whatever they announce: they have no body.
         response.length = 0
         return
+    if coding is not None and length is not None:
+        raise BackendError("head", "Content-Length and Transfer-Encoding exclude each other")
     if coding is not None:
         if coding.strip(b" \t").lower() != b"chunked" or minor == b"0":
             raise BackendError("head", "the only transfer coding taken is chunked, in HTTP/1.1")

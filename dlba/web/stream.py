@@ -15,7 +15,16 @@ import socket
 import struct
 from typing import Final, Protocol
 
-__all__ = ["PARTS", "READ_SIZE", "PlainHTTPError", "PlainStream", "Stream", "discard", "reset"]
+__all__ = [
+    "PARTS",
+    "READ_SIZE",
+    "PlainHTTPError",
+    "PlainStream",
+    "Stream",
+    "discard",
+    "remainder",
+    "reset",
+]
 
 #: Bytes of one read of plain TCP.
 READ_SIZE: Final = 64 * 1024
@@ -64,6 +73,16 @@ class Stream(Protocol):
 
     def reset(self) -> None:
         """Close with a reset: the peer sees that the connection broke."""
+
+
+def remainder(data: bytes | memoryview, taken: int) -> bytes | memoryview:
+    """What is left of `data` behind the bytes that were `taken`.
+
+    A copy where less than half is left of what it is part of: a view keeps all of that.
+    """
+    rest = memoryview(data)[taken:]
+    whole = memoryview(rest.obj)
+    return bytes(rest) if len(rest) * 2 < len(whole) else rest
 
 
 def discard(sock: _socket.socket) -> int | None:

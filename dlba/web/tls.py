@@ -48,6 +48,8 @@ _CIPHERS: Final = (
     b"ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305"
 )
 _CIPHERSUITES: Final = b"TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
+#: No finite fields: they cost a server far more than the client who asks for them (CVE-2002-20001).
+_GROUPS: Final = b"X25519MLKEM768:X25519:P-256:P-384"
 #: Sessions resume on every context, also after certificates were swapped.
 _SESSION_CONTEXT: Final = b"dlba"
 
@@ -282,6 +284,7 @@ def _context(files: list[tuple[Path, Path]]) -> SSL.Context:
     context.set_min_proto_version(SSL.TLS1_2_VERSION)
     context.set_cipher_list(_CIPHERS)
     context.set_tls13_ciphersuites(_CIPHERSUITES)
+    _set_groups(context)
     context.set_options(SSL.OP_NO_RENEGOTIATION | SSL.OP_NO_COMPRESSION)
     # The buffers of an idle connection are given back: 16 KiB and more each.
     context.set_mode(SSL.MODE_RELEASE_BUFFERS)
@@ -293,6 +296,13 @@ def _context(files: list[tuple[Path, Path]]) -> SSL.Context:
         context.use_privatekey_file(str(key))
         context.check_privatekey()
     return context
+
+
+def _set_groups(context: SSL.Context) -> None:
+    """pyOpenSSL has no public way; of TLS 1.2 and 1.3 alike."""
+    library: Any = SSL._lib  # type: ignore[attr-defined]
+    if library.SSL_CTX_set1_curves_list(context._context, _GROUPS) != 1:
+        raise SSL.Error([("SSL routines", "", "unknown group")])
 
 
 def _select_protocol(connection: SSL.Connection, offered: list[bytes]) -> Any:

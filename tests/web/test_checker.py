@@ -49,7 +49,7 @@ class CheckTest(ProxyTest):
 
     async def _tear_down(self) -> None:
         if self.proxy is not None:
-            self.service._checker.stop()
+            self.service._running.checker.stop()
         await super()._tear_down()
 
     def check(self, *backends: Backend | int, pool: dict[str, Any] | None = None, **check) -> None:
@@ -168,7 +168,7 @@ BEHAVIOURS = {
     "busy": (asked(BUSY), "status 503"),
     "101": (then_hang(asked(b"HTTP/1.1 101 Switch\r\nUpgrade: x\r\n\r\n")), "status 101"),
     "busy, endless": (repeat(b"x" * 65536, b"HTTP/1.1 503 No\r\n\r\n"), "status 503"),
-    "600": (asked(reply(b"", 600)), INVALID),
+    "600": (asked(reply(b"", 600)), "status 600"),
     "garbage": (asked(bytes(range(256))), "the response isn't HTTP/1"),
     "another protocol": (then_hang(asked(b"SSH-2.0-x\r\n")), "the response isn't HTTP/1"),
     "HTTP/2": (asked(b"HTTP/2 200 OK\r\n\r\n"), "the response isn't HTTP/1"),
@@ -248,7 +248,7 @@ class ResultTests(CheckTest):
                 self.check(port, timeout=0.2)
                 eventually(lambda: self.told, "a result")
                 self.assertTrue(self.told[0].endswith("check: no connection in time"), self.told)
-                self.on_reactor(self.service._checker.stop)
+                self.on_reactor(self.service._running.checker.stop)
 
     @in_thread
     def test_what_is_read_is_bounded(self):
@@ -399,7 +399,7 @@ class StateTests(CheckTest):
         self.assertEqual(self.ask().body, b"app1")
         time.sleep(0.1)
         self.assertEqual((len(backend.connections), self.checks()), (1, 0))
-        self.assertIsNone(self.service._checker._call)
+        self.assertIsNone(self.service._running.checker._call)
 
 
 class TimeTests(CheckTest):
@@ -436,14 +436,14 @@ class TimeTests(CheckTest):
         eventually(lambda: all(backend.connections for backend in self.backends), "open checks")
         self.assertEqual(len(self.proxy.deadlines), 3)
         self.assertEqual(len(self.proxy_timers()), before + 1)
-        self.on_reactor(self.service._checker.stop)
+        self.on_reactor(self.service._running.checker.stop)
         self.assertEqual(len(self.proxy.deadlines), 0)
         self.assertEqual(self.proxy_timers(), [])
         number = self.checks()
         time.sleep(0.25)
         self.assertEqual(self.checks(), number)
         self.assertTrue(self.row("b0").down)
-        self.on_reactor(self.service._checker.start)
+        self.on_reactor(self.service._running.checker.start)
         eventually(lambda: self.checks() > number, "checks go on")
 
     def proxy_timers(self) -> list[Any]:
@@ -470,7 +470,7 @@ class TimeTests(CheckTest):
                 with contextlib.suppress(OSError):
                     while True:
                         held.append(os.open("/dev/null", os.O_RDONLY))
-                checker = self.service._checker
+                checker = self.service._running.checker
                 for turn in checker._rota._waiting:
                     turn.due = 0.0
                 if checker._call is not None:

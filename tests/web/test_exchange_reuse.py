@@ -1,5 +1,6 @@
 """Backend connections that carry several requests: which ones, and what ends them."""
 
+import socket
 import time
 
 from tests.web.harness import Backend, ProxyTest, Wire, chunked, eventually, in_thread, reply
@@ -46,6 +47,7 @@ class Kept(ReuseTest):
         backend = self.keeping()
         self.serve(pool=REUSE)
         self.assertEqual(self.ask_all(*(GET % n for n in range(5))), [200] * 5)
+        self.idle(1)
         self.assertEqual(len(backend.connections), 1)
         self.assertEqual(
             backend.requests[4].head,
@@ -198,7 +200,8 @@ class Ended(ReuseTest):
         self.serve(dead, alive, pool=REUSE)
         for n in range(8):
             self.ask(GET % n)
-        dead.stop()
+        for sock in (dead._listener, *(wire.sock for wire in dead.connections)):
+            sock.shutdown(socket.SHUT_RDWR)
         self.assertEqual(self.ask_all(*(GET % n for n in range(8))), [200] * 8)
 
     @in_thread

@@ -56,7 +56,7 @@ class LineTests(ResponseCase):
                 for line in (
                     *("", "200 OK", "HTTP/1.1", "HTTP/1.1 ", "HTTP/1.1  200 OK", "HTTP/1.1 20 OK"),
                     *("HTTP/2.0 200 OK", "HTTP/2 200 OK", "HTTP/0.9 200 OK", "http/1.1 200 OK"),
-                    *("HTTP/1.1 600 OK", "HTTP/1.1 099 OK", "HTTP/1.1 000 OK", "HTTP/1.1 2x0 OK"),
+                    *("HTTP/1.1 1000 OK", "HTTP/1.1 099 OK", "HTTP/1.1 000 OK", "HTTP/1.1 2x0 OK"),
                     *(
                         "HTTP/1.1 200 O\rK",
                         "HTTP/1.1 200 O\nK",
@@ -275,7 +275,7 @@ def naive_verdict(data: bytes, to_head: bool):
     digits, _, reason = rest.partition(b" ")
     if version[:7] != b"HTTP/1." or len(version) != 8 or not made_of(version[7:], DIGITS):
         return None
-    if len(digits) != 3 or not made_of(digits, DIGITS) or not 100 <= int(digits) < 600:
+    if len(digits) != 3 or not made_of(digits, DIGITS) or not int(digits) >= 100:
         return None
     if not set(reason) <= VALUE:
         return None
@@ -285,9 +285,9 @@ def naive_verdict(data: bytes, to_head: bool):
     numbers = {int(value) for value in lengths}
     codings = [value.lower() for value in values_of(fields, b"transfer-encoding")]
     status = int(digits)
-    # What 1xx and 204 say of a body they don't have doesn't matter, but may not be ambiguous.
+    # What 1xx and 204 say of a body they don't have doesn't matter.
     bodiless = status < 200 or status == 204
-    if len(numbers) > 1 or (codings and numbers):
+    if len(numbers) > 1 or (codings and numbers and not bodiless):
         return None
     if codings and not bodiless and (codings != [b"chunked"] or version[7:] == b"0"):
         return None
