@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -249,6 +250,51 @@ class Signals(TapTest):
         process.send_signal(signal.SIGHUP)
         process.send_signal(signal.SIGTERM)
         self.assertEqual(process.wait(WAIT), 0)
+
+    def test_hup_under_load(self):
+        """Backends and a port come and go, and no request fails."""
+        other = Backend("app2")
+        self.addCleanup(other.join)
+        self.addCleanup(other.stop)
+        process = self.node()
+        second = closed_port()
+        over = threading.Event()
+        self.addCleanup(over.set)
+        answers: list[bytes] = []
+        faults: list[BaseException] = []
+
+        def load(kept: bool) -> None:
+            wire = None
+            try:
+                while not over.is_set():
+                    if wire is None:
+                        wire = Wire(socket.create_connection(("127.0.0.1", self.port), 20))
+                    wire.send(GET)
+                    answers.append(wire.response().body)
+                    if not kept:
+                        wire.close()
+                        wire = None
+            except BaseException as error:  # noqa: BLE001 - told below
+                faults.append(error)
+            if wire is not None:
+                wire.close()
+
+        threads = [threading.Thread(target=load, args=(kept,)) for kept in (True, False)]
+        for thread in threads:
+            thread.start()
+        for number in range(6):
+            text = configuration([(self.backend, other)[number % 2]])
+            ports = f'"port": {self.port}'
+            if number % 3:
+                ports = f'"port": {second}, "address": "127.0.0.1"}}, {{{ports}'
+            self.write(text.replace('"port": 0', ports))
+            process.send_signal(signal.SIGHUP)
+            self.until(process, "reloaded: ")
+        over.set()
+        for thread in threads:
+            thread.join(WAIT)
+        self.assertEqual(faults, [])
+        self.assertEqual(set(answers), {b"app1", b"app2"})
 
     def test_usr1_reopens_the_log_and_usr2_changes_nothing(self):
         process = self.node()

@@ -161,6 +161,26 @@ class Sites(ReloadTest):
         self.assertEqual(self.body(fields=cookies[b"app3"]), b"app3")
 
     @in_thread
+    def test_kept_connections_to_a_backend_that_is_gone(self):
+        def script(wire: Wire) -> None:
+            while True:
+                self.backends[0].take(wire)
+                wire.send(reply(b"kept"))
+
+        gone = self.backend(script)
+        stays = self.backend(script)
+        reuse = {"pool": {"reuse": True}}
+        self.serve(gone, stays, **reuse)
+        for _ in range(2):
+            self.body()
+        self.soon(lambda: len(self.proxy.idle), 2)
+        self.reload(self.web(stays, **reuse))
+        self.assertEqual(len(self.proxy.idle), 1)
+        self.assertEqual(gone.connections[0].end(), "reset")
+        self.reload(self.web(stays))
+        self.assertEqual(len(self.proxy.idle), 0)
+
+    @in_thread
     def test_timeouts_and_limits(self):
         self.backend()
         self.serve()
