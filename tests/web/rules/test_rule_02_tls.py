@@ -25,6 +25,10 @@ SUITES_12 = {
 }
 SUITES_13 = {"TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256"}
 
+GROUPS = {"X25519", "prime256v1", "secp384r1"}
+OTHER_GROUPS = {"secp521r1", "X448", "secp224r1", "brainpoolP256r1"}
+OTHER_GROUPS |= {"ffdhe2048", "ffdhe3072", "ffdhe4096", "ffdhe6144", "ffdhe8192"}
+
 
 class Agreed(RuleTest):
     """With an ECDSA and an RSA certificate."""
@@ -59,6 +63,25 @@ class Agreed(RuleTest):
             agreed.add(self.shaken(context))
         self.assertEqual(agreed - {None}, SUITES_12)
         self.assertIn(self.shaken(client_context(ssl.TLSVersion.TLSv1_3)), SUITES_13)
+
+    @in_thread
+    def test_key_exchange(self):
+        """Elliptic curves alone, in TLS 1.3 too."""
+        self.begin()
+        agreed = set()
+        for name in GROUPS | OTHER_GROUPS:
+            for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+                context = client_context(version)
+                try:
+                    context.set_ecdh_curve(name)
+                except ValueError:
+                    # This OpenSSL can't ask for it.
+                    self.assertIn(name, OTHER_GROUPS)
+                    continue
+                if self.shaken(context):
+                    agreed.add((name, version.name))
+        wanted = {(name, version) for name in GROUPS for version in ("TLSv1_2", "TLSv1_3")}
+        self.assertEqual(agreed, wanted)
 
     @in_thread
     def test_the_client_s_order_of_suites_counts(self):

@@ -109,6 +109,8 @@ class Heads(RelayTest):
                 line(b"HTTP/1.0 200 Fine", LINE),
                 line(b"HTTP/1.9 599 x", b"HTTP/1.1 599 x"),
                 line(b"HTTP/1.1 205 Reset", b"HTTP/1.1 205 Reset"),
+                line(b"HTTP/1.1 600 x", b"HTTP/1.1 600 x"),
+                line(b"HTTP/1.1 999 x", b"HTTP/1.1 999 x"),
                 Case(
                     "obs-text",
                     response(b"X: " + high, TWO, body=b"ok"),
@@ -206,6 +208,7 @@ class Bodies(RelayTest):
                 Case("204", bare, bare),
                 Case("204 with a length", response(nine, line=none), bare),
                 Case("204 with a coding", response(CODED, line=none, body=b"0\r\n\r\n"), bare),
+                Case("204 with both", response(TWO, CODED, line=none), bare),
                 Case("204 with a body", response(TWO, line=none, body=b"ok"), bare),
                 Case("204 that shuts", bare, bare, shuts=True),
                 Case("304", unchanged, unchanged),
@@ -350,6 +353,7 @@ class Interim(RelayTest):
             b"X: \xff",
         )
         coded = head(b"HTTP/1.1 102 Processing", CODED)
+        both = head(b"HTTP/1.1 102 Processing", CODED, TWO)
         hundred = head(b"HTTP/1.1 100 Continue", b"X: y")
         self.cases(
             [
@@ -359,6 +363,7 @@ class Interim(RelayTest):
                 Case(
                     "no phrase", b"HTTP/1.1 103\r\n\r\n" + PLAIN, b"HTTP/1.1 103 \r\n\r\n" + PLAIN
                 ),
+                Case("without both", both + PLAIN, head(b"HTTP/1.1 102 Processing") + PLAIN),
                 Case("100 is dropped", hundred + PLAIN, PLAIN),
                 Case("100s between", hundred + early + hundred + early + PLAIN, early * 2 + PLAIN),
                 Case("16", early * 16 + PLAIN, early * 16 + PLAIN),
