@@ -74,7 +74,7 @@ class PersistenceConfig:
             f.boolean(),
             "Whether our cookie is sent over HTTPS only.",
             wrong="True with a plain listener: no persistence over HTTP.",
-            default="true where every listener is TLS",
+            default="true where every listener is TLS or redirects to it",
         ),
     )
 

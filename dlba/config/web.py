@@ -236,7 +236,7 @@ class WebConfig:
             mapping_of(h.own_status(), f.file_path()),
             "HTML pages, at most 64 KiB each, for errors that DLBA itself answers, by status.",
             wrong="A file that is changed later counts at the next reload.",
-            default="a sentence of plain text",
+            default="a sentence of ours",
         ),
     )
     via: str | None = field(

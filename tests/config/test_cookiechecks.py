@@ -1,5 +1,11 @@
 """Tests of dlba.config.cookiechecks. § stands before each place of an expected problem."""
 
+import time
+
+from dlba.config.cookiechecks import cookie_problems
+from dlba.config.values import ListenerConfig, SiteConfig, WebConfig
+from dlba.config.webchecks import web_warnings
+from tests.config.samples import node_of
 from tests.config.test_checks import TWO, Case, web
 
 
@@ -93,3 +99,21 @@ class CookieAttributeTests(Case):
             'path: expected / with the name "__Host-X", got "/x"',
             'domain: expected no domain with the name "__Host-X", got one',
         )
+
+
+class ManyTests(Case):
+    def test_tens_of_thousands_of_hosts_and_sites_take_no_minutes(self):
+        listen = (ListenerConfig(port=80),)
+        many = [
+            SiteConfig(hosts=tuple(f"{pool}{i}.a.b" for i in range(10_000)), pool=pool)
+            for pool in ("p", "q")
+        ]
+        many += [SiteConfig(hosts=(f"r{i}.b",), paths=("/x",), pool=f"r{i}") for i in range(3000)]
+        many.append(SiteConfig(hosts=("*",), default=True, pool="d"))
+        config = WebConfig(listen=listen, sites=tuple(many), pools={})
+        start = time.process_time()
+        (problem,) = cookie_problems(config, node_of("{}"))
+        self.assertIn("than web.sites[0] has for p0.a.b, as pools p and d differ", problem.message)
+        self.assertEqual(list(web_warnings(config, node_of("{}"))), [])
+        # All pairs took more than a minute.
+        self.assertLess(time.process_time() - start, 5.0)

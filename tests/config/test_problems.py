@@ -1,5 +1,7 @@
 """Tests of dlba.config.problems."""
 
+import time
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -30,6 +32,12 @@ class QuotedTests(SynchronousTestCase):
         self.assertEqual(quoted('a"b'), '"a\\"b"')
         self.assertEqual(quoted("a\nb\x1b\u202e"), '"a\\nb\\u001b\\u202e"')
         self.assertEqual(quoted("x " * 100), '"' + "x " * (SHOWN // 2) + '…"')
+
+    def test_long_text_takes_no_longer(self):
+        start = time.process_time()
+        quoted("!" + "x" * 1_000_000)
+        self.assertLess(time.process_time() - start, 1.0)
+        self.assertEqual(quoted("x" * (SHOWN - 5) + "Ab0" * 100), "what looks like a key")
 
     def test_hides_what_looks_like_a_key(self):
         pem = "-----BEGIN EC PRIVATE KEY----- MHcCAQEEIOa1"
