@@ -290,6 +290,7 @@ ADAPTERS = (
     "dlba.web.listener",
     "dlba.web.proxy",
     "dlba.web.requestlog",
+    "dlba.web.running",
     "dlba.web.service",
     "dlba.web.stream",
     "dlba.web.tls",

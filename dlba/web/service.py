@@ -1,4 +1,4 @@
-"""Runs the proxy: binds its ports, sweeps its deadlines, reloads, drains and stops it.
+"""Runs the proxy with ports of its own: binds them, reloads, drains and stops it.
 
 Ports are bound in `privilegedStartService`, synchronously, so that a port that can't be had stops
 the start. `reload` takes over another configuration in one turn of the reactor: first all that can
@@ -11,7 +11,6 @@ for up to `timeouts.stop`, then cuts them off; `abort()` does so at once (the se
 from __future__ import annotations
 
 import resource
-import time
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -26,11 +25,10 @@ from dlba.config.keys import SecretKey
 from dlba.config.values import ListenerConfig, WebConfig
 from dlba.errors import DLBAError
 from dlba.poller import Poller
-from dlba.web.checker import Checker
 from dlba.web.clientsocket import ClientSocket
-from dlba.web.deadlines import TICK
 from dlba.web.listener import KEEPALIVE, Listener
 from dlba.web.proxy import AccessLog, Proxy
+from dlba.web.running import Running
 from dlba.web.tls import Certificates, Contexts, build
 
 __all__ = ["Prepared", "WebService", "prepare"]
@@ -96,10 +94,8 @@ class WebService(Service):
         self._prepared = prepare(web)
         self.proxy = Proxy(web, keys, log, poller, self._prepared.pages)
         self.proxy.on_client_gone = self._client_gone
-        self._checker = Checker(reactor, self.proxy)
-        self._checker.configure(self.proxy.pools.values())
+        self._running = Running(reactor, self.proxy)
         self.listeners: list[Listener] = []
-        self._sweep_call: Any = None
         self._stopped: Deferred[None] | None = None
         self._stop_call: Any = None
 
@@ -189,7 +185,7 @@ class WebService(Service):
         changed = list(self._other_files(prepared, kept))
         self._web, self._prepared = web, prepared
         self.proxy.configure(web, prepared.pages)
-        self._checker.configure(self.proxy.pools.values())
+        self._running.configured()
         self._limit_connections()
         listeners = dict(fresh)
         for index, listener, certificates in kept:
@@ -244,12 +240,10 @@ class WebService(Service):
         super().startService()
         if not self.listeners:
             self.privilegedStartService()
-        self.proxy.poller.attach(self._reactor)
+        self._running.start()
         for listener in self.listeners:
             listener.start()
             self._log.info("listening on {where}", where=listener)
-        self._checker.start()
-        self._sweep()
 
     @property
     def serving(self) -> bool:
@@ -300,32 +294,15 @@ class WebService(Service):
         stopped, self._stopped = self._stopped, None
         if stopped is None:
             return
-        self._checker.stop()
-        for call in (self._stop_call, self._sweep_call):
-            if call is not None and call.active():
-                call.cancel()
-        self.proxy.idle.drop_all()
-        for side in tuple(self.proxy.closing):
-            side.reset()
-        self.proxy.poller.detach()
+        if self._stop_call is not None and self._stop_call.active():
+            self._stop_call.cancel()
+        self._running.stop()
         stopped.callback(None)
 
     def _close_listeners(self) -> None:
         for listener in self.listeners:
             listener.stop()
         self.listeners.clear()
-
-    def _sweep(self) -> None:
-        proxy = self.proxy
-        now = time.monotonic()
-        for item in proxy.deadlines.expired(now):
-            try:
-                item.expire(now)
-            except Exception:  # noqa: BLE001 - the boundary of one connection
-                proxy.counters.internal_errors += 1
-                self._log.failure("an exception ended one connection")
-                item.abort()
-        self._sweep_call = self._reactor.callLater(TICK, self._sweep)
 
 
 def raise_descriptor_limit() -> int:

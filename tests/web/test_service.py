@@ -301,7 +301,7 @@ class Stop(ProxyTest):
         eventually(lambda: not self.proxy.clients, "no client")
         done = self.stop()
         eventually(lambda: done, "the stop")
-        self.assertFalse(self.service._sweep_call.active())
+        self.assertFalse(self.service._running.sweep_call.active())
         self.assertFalse(self.service._stop_call.active())
         self.assertNotIn("doIteration", vars(reactor))
         self.assertNotIn(self.proxy.poller, reactor.getReaders())

@@ -1,0 +1,65 @@
+"""Runs what a proxy needs besides its clients: the poller, the sweep of the deadlines, the checks.
+
+Whoever lets clients in owns one: `dlba.web.service` with ports of its own, `dlba.web.resource`
+behind a Twisted site.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from twisted.logger import Logger
+
+from dlba.web.checker import Checker
+from dlba.web.deadlines import TICK
+
+if TYPE_CHECKING:
+    from dlba.web.proxy import Proxy
+
+__all__ = ["Running"]
+
+
+class Running:
+    """What keeps `proxy` going inside `reactor`. Started and stopped once."""
+
+    _log = Logger()
+
+    def __init__(self, reactor: Any, proxy: Proxy) -> None:
+        self._reactor = reactor
+        self._proxy = proxy
+        self.checker = Checker(reactor, proxy)
+        self.configured()
+        self.sweep_call: Any = None
+
+    def configured(self) -> None:
+        """The proxy has taken over another configuration: check the backends that it names."""
+        self.checker.configure(self._proxy.pools.values())
+
+    def start(self) -> None:
+        """Wait for sockets, and begin to sweep and check."""
+        self._proxy.poller.attach(self._reactor)
+        self.checker.start()
+        self._sweep()
+
+    def stop(self) -> None:
+        """Close what is left besides clients, and leave the reactor as it was."""
+        self.checker.stop()
+        if self.sweep_call is not None and self.sweep_call.active():
+            self.sweep_call.cancel()
+        self._proxy.idle.drop_all()
+        for side in tuple(self._proxy.closing):
+            side.reset()
+        self._proxy.poller.detach()
+
+    def _sweep(self) -> None:
+        proxy = self._proxy
+        now = time.monotonic()
+        for item in proxy.deadlines.expired(now):
+            try:
+                item.expire(now)
+            except Exception:  # noqa: BLE001 - the boundary of one connection
+                proxy.counters.internal_errors += 1
+                self._log.failure("an exception ended one connection")
+                item.abort()
+        self.sweep_call = self._reactor.callLater(TICK, self._sweep)
