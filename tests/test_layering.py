@@ -285,13 +285,16 @@ ADAPTERS = (
     "dlba.web.backendside",
     "dlba.web.checker",
     "dlba.web.clientsocket",
+    "dlba.web.delivery",
     "dlba.web.exchange",
     "dlba.web.http1",
     "dlba.web.listener",
     "dlba.web.proxy",
     "dlba.web.requestlog",
+    "dlba.web.resource",
     "dlba.web.running",
     "dlba.web.service",
+    "dlba.web.sitefront",
     "dlba.web.stream",
     "dlba.web.tls",
     "dlba.web.tunnel",
@@ -345,6 +348,10 @@ ONLY_IN: dict[str, tuple[tuple[str, ...], str]] = {
     "pyroute2": (
         ("dlba.lab.network", "dlba.routing.links"),
         "addresses and links are set in few places, so that they are put back",
+    ),
+    "twisted.web": (
+        ("dlba.backend", "dlba.monitor.server", "dlba.web.resource"),
+        "the data path speaks HTTP itself; only what a Twisted site holds needs it",
     ),
     "twisted.web.proxy": ((), "it speaks HTTP/1.0; the data path is dlba.web"),
 }

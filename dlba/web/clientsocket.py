@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Final
 
 from dlba.poller import READ, WRITE
 from dlba.web.front import NOBODY
-from dlba.web.stream import PARTS, PlainHTTPError
+from dlba.web.stream import PARTS, PlainHTTPError, remainder
 
 if TYPE_CHECKING:
     from dlba.web.front import ClientFront
@@ -355,7 +355,7 @@ class ClientSocket:
             self._proxy.poller.later(self)
             return
         if taken < len(data):
-            self._parts.append(memoryview(data)[taken:])
+            self._parts.append(remainder(data, taken))
             self.backlog = len(data) - taken
             self._count()
             self._queued = -1
@@ -375,7 +375,7 @@ class ClientSocket:
             self.backlog -= taken
             if taken < len(part):
                 if taken:
-                    parts[0] = memoryview(part)[taken:]
+                    parts[0] = remainder(part, taken)
                 break
             parts.popleft()
         self._count()

@@ -1,14 +1,12 @@
 """Carries one request to a backend and its response back.
 
-Stands between the front (what the client speaks) and the backend side (one connection): chooses the
-backend, tries the next one when it can't be reached, relays both bodies as they are read, and says
-who is waited for. Backpressure: whoever doesn't take what it was given pauses the other side.
+Stands between the front (what the client speaks) and the backend side (one connection), which
+`dlba.web.delivery` finds: relays both bodies as they are read, edits both heads by the site's
+rules, and says who is waited for. Backpressure: whoever doesn't take what it was given pauses the
+other side.
 
-A request is sent again only if no byte of it was accepted by a backend's kernel, or if it is
-idempotent, wholly buffered, no byte of a response has come and the connection broke. For the same
-reason only such a request goes over a connection that served another one before (`reuse`): the
-backend may be about to close it.
-Source: web.md rules 5 to 9, 12 to 14; RFC 9110 9.2.2, 15.2; the seed's "DLBA Server Architecture".
+Source: web.md rules 7 to 9, 12 to 14; RFC 9110 7.6, 9.2.2, 15.2; the seed's "DLBA Server
+Architecture" and "Cookie Injection".
 """
 
 from __future__ import annotations
@@ -17,10 +15,9 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from dlba.errors import BackendError
-from dlba.web.backendside import OWN_ERRORS, BackendSide
 from dlba.web.body import chunk
-from dlba.web.choice import choose
 from dlba.web.cookie import cookie_values, cut_cookie, inject
+from dlba.web.delivery import IDEMPOTENT, Delivery
 from dlba.web.forward import CLOSE, KEEP, added_fields, request_head, switch_request
 from dlba.web.head import CHUNKED
 from dlba.web.response import UNTIL_CLOSE
@@ -28,6 +25,7 @@ from dlba.web.responsereader import ResponseReader
 from dlba.web.upgrade import offered, switched
 
 if TYPE_CHECKING:
+    from dlba.web.backendside import BackendSide
     from dlba.web.choice import Site
     from dlba.web.front import ExchangeFront
     from dlba.web.head import RequestHead
@@ -39,10 +37,6 @@ __all__ = ["Exchange"]
 
 #: Bytes of the request that wait for a backend before the client is paused.
 UPLOAD_LIMIT: Final = 64 * 1024
-#: Bytes of a request that aren't counted: nearly every one has fewer.
-UNCOUNTED: Final = 4 * 1024
-#: Methods that may be sent twice (RFC 9110 9.2.2).
-_IDEMPOTENT: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"})
 
 
 class Exchange:
@@ -54,30 +48,20 @@ class Exchange:
 
     __slots__ = (
         "_answered_at",
-        "_begun",
         "_begun_at",
-        "_connect_until",
         "_connected_at",
-        "_data",
+        "_delivery",
         "_front",
-        "_held",
         "_keep",
         "_offer",
         "_proxy",
         "_reader",
         "_request",
         "_response",
-        "_reusable",
-        "_reused",
         "_side",
         "_site",
-        "_tried",
         "_upload_chunked",
-        "_values",
-        "backend",
-        "reason",
         "responding",
-        "retries",
     )
 
     def __init__(
@@ -87,28 +71,34 @@ class Exchange:
         self._front = front
         self._request = request
         self._site = site
-        self.backend: Backend | None = None
-        self.reason = "-"
-        self.retries = 0
         self.responding = False
+        self._delivery = Delivery(proxy, self, request, site)
         self._side: BackendSide | None = None
-        #: The request as it goes out, kept as long as it may have to be sent again.
-        self._data = b""
-        #: Bytes of it that are counted in `proxy.memory`.
-        self._held = 0
         #: The protocols that the backend may switch to, as it is told; b"": none.
         self._offer = b""
-        #: The connection may stay afterwards; a kept one may be used; one is.
-        self._keep = self._reusable = self._reused = False
-        self._values: list[bytes] = []
-        self._tried: list[Backend] = []
+        #: The connection may stay afterwards.
+        self._keep = False
         self._upload_chunked = False
         self._response: ResponseHead | None = None
         self._reader = ResponseReader(request.method == b"HEAD")
-        #: When the exchange was begun, the last connect, connected, and answered; -1: not yet.
-        self._begun_at = self._begun = 0.0
+        #: When the exchange was begun, connected, and answered; -1: not yet.
+        self._begun_at = 0.0
         self._connected_at = self._answered_at = -1.0
-        self._connect_until = 0.0
+
+    @property
+    def backend(self) -> Backend | None:
+        """The backend that was tried last."""
+        return self._delivery.backend
+
+    @property
+    def reason(self) -> str:
+        """Why that backend was chosen."""
+        return self._delivery.reason
+
+    @property
+    def retries(self) -> int:
+        """How many other backends were tried before it."""
+        return self._delivery.retries
 
     # From the front
 
@@ -118,10 +108,10 @@ class Exchange:
         site = self._site
         now = time.monotonic()
         self._begun_at = now
-        self._connect_until = now + site.pool.config.connect_total
         name = site.cookie.name
+        values: list[bytes] = []
         if request.cookies and name in request.fields:
-            self._values = cookie_values(request.fields, name)
+            values = cookie_values(request.fields, name)
             request.fields = cut_cookie(request.fields, name)
         length = request.length
         if length is not None and complete:
@@ -140,16 +130,26 @@ class Exchange:
             # would be taken for the next request, that of another client.
             end = KEEP
             self._keep = True
-            self._reusable = request.method in _IDEMPOTENT
         fields = request.fields
         if site.request_headers:
             fields = site.request_headers.apply(fields)
-        self._data = request_head(request, fields, self._added(request), length, end) + body
-        if len(self._data) > UNCOUNTED:
-            self._held = len(self._data)
-            self._proxy.memory.change(self._held)
-        backend, self.reason = choose(site, request, self._values, now, ())
-        self._connect(backend, now, 503)
+        data = request_head(request, fields, self._added(request), length, end) + body
+        reusable = self._keep and request.method in IDEMPOTENT
+        self._take(self._delivery.start(data, values, now, reusable), now)
+
+    def _take(self, side: BackendSide | None, now: float) -> None:
+        """Go on with `side`, begun at `now`; None: there is none to be had."""
+        if side is None:
+            self._front.failed(*self._delivery.failure)
+            return
+        self._side = side
+        if side.connected:
+            self.connected()
+            if not self._front.complete and not side.backlog:
+                self._front.resume_body()
+        else:
+            self._front.pause_body()
+            self._front.socket.limit(self._delivery.patience(now))
 
     def _added(self, request: RequestHead) -> bytes:
         """The field lines that we add to the request: forwarding, Via, a Host where none came."""
@@ -195,20 +195,13 @@ class Exchange:
 
     def abandon(self) -> None:
         """End the backend's side; the front ends the client's."""
-        self._forget_data()
+        self._delivery.release()
         self._drop_side()
 
     def _drop_side(self) -> None:
         side, self._side = self._side, None
         if side is not None:
             side.reset()
-
-    def _forget_data(self) -> None:
-        """The request needn't be sent again."""
-        self._data = b""
-        if self._held:
-            self._proxy.memory.change(-self._held)
-            self._held = 0
 
     def touch(self) -> None:
         """Something moved: set the deadline of whoever is waited for now."""
@@ -231,7 +224,7 @@ class Exchange:
         counters = self._proxy.counters
         side = self._side
         if side is not None and not side.connected:
-            self._unreachable(now, 504, "no connection in time")
+            self._unreachable(now, "no connection in time", timed_out=True)
         elif self._front.socket.backlog:
             counters.requests_timed_out += 1
             self.abandon()
@@ -264,104 +257,19 @@ class Exchange:
     def times(self) -> tuple[float, float, float]:
         """Seconds for the queue, the connect and the response's head; -1: not reached."""
         connected = self._connected_at
+        begun = self._delivery.begun or self._begun_at
         return (
-            self._begun - self._begun_at,
-            connected - self._begun if connected >= 0 else -1.0,
+            begun - self._begun_at,
+            connected - begun if connected >= 0 else -1.0,
             self._answered_at - connected if self._answered_at >= 0 else -1.0,
         )
-
-    # Connecting
-
-    def _connect(self, backend: Backend | None, now: float, status: int) -> None:
-        """Connect to `backend`, and if that fails at once to the next ones."""
-        proxy = self._proxy
-        counters = proxy.counters
-        while backend is not None:
-            self.backend = backend
-            self._begun = now
-            if self._reusable and self._take_parked(backend):
-                self.connected()
-                return
-            counters.backend_connects += 1
-            try:
-                side = BackendSide(proxy, self, backend, self._data)
-            except OSError as error:
-                if error.errno in OWN_ERRORS:
-                    if proxy.idle.drop_oldest():
-                        # Idle connections hold descriptors and ports.
-                        continue
-                    counters.own_connect_failures += 1
-                    self.abandon()
-                    self._front.failed(503, "the service is overloaded", "RC")
-                    return
-                backend = self._next(backend, now, error.strerror or "unreachable")
-                status = 503
-                continue
-            self._side = side
-            if side.connected:
-                self.connected()
-                if not self._front.complete and not side.backlog:
-                    self._front.resume_body()
-            else:
-                self._front.pause_body()
-                seconds = self._site.pool.config.connect_timeout
-                self._front.socket.limit(min(seconds, self._connect_until - now))
-            return
-        self._forget_data()
-        counters.backends_unavailable += 1
-        sentence = "no web server can be reached"
-        self._front.failed(status, sentence, "sC" if status == 504 else "SC")
-
-    def _take_parked(self, backend: Backend) -> bool:
-        """Send the request over a kept connection to `backend`, if there is a good one."""
-        idle = self._proxy.idle
-        while (side := idle.take(backend)) is not None:
-            if side.serve(self, self._data):
-                self._side = side
-                self._reused = True
-                self._proxy.counters.backend_reuses += 1
-                return True
-        return False
-
-    def _next(self, backend: Backend, now: float, reason: str) -> Backend | None:
-        """Mark `backend` failed; the one to try now, or None."""
-        self._proxy.counters.backend_connect_failures += 1
-        if not backend.marked:
-            self._proxy.backend_failed(backend, reason)
-        self._site.pool.fail(backend, now)
-        return self._other(backend, now)
-
-    def _other(self, backend: Backend, now: float) -> Backend | None:
-        self._tried.append(backend)
-        if now >= self._connect_until:
-            return None
-        other, reason = choose(self._site, self._request, self._values, now, self._tried)
-        if other is not None:
-            self.reason = reason
-            self.retries += 1
-            self._proxy.counters.reroutes += 1
-        return other
-
-    def _unreachable(self, now: float, status: int, reason: str) -> None:
-        side = self._side
-        assert side is not None
-        self._drop_side()
-        self._reader = ResponseReader(self._request.method == b"HEAD")
-        self._connect(self._next(side.backend, now, reason), now, status)
 
     # From the backend side
 
     def connected(self) -> None:
         """The backend's kernel has taken a byte of the request."""
-        now = time.monotonic()
-        self._connected_at = now
-        backend = self.backend
-        assert backend is not None
-        if backend.failed:
-            self._site.pool.recover(backend)
-            self._proxy.backend_recovered(backend)
-        if not self._front.complete or self._request.method not in _IDEMPOTENT:
-            self._forget_data()
+        self._connected_at = time.monotonic()
+        self._delivery.arrived(self._front.complete)
         self.touch()
 
     def upload_drained(self) -> None:
@@ -390,34 +298,30 @@ class Exchange:
         """The connection to the backend is gone; None: by an error of ours."""
         side = self._side
         if side is not None and not side.connected and error is not None:
-            self._unreachable(time.monotonic(), 503, error.strerror or "unreachable")
+            self._unreachable(time.monotonic(), error.strerror or "unreachable")
         else:
             self._broke()
+
+    def _unreachable(self, now: float, reason: str, timed_out: bool = False) -> None:
+        """The connection couldn't be made."""
+        self._drop_side()
+        self._take(self._delivery.unreachable(now, reason, timed_out), now)
 
     def _broke(self) -> None:
         """The connection ended before the response did."""
         counters = self._proxy.counters
-        side = self._side
         self._drop_side()
         if self.responding:
             counters.responses_broken += 1
-            self._forget_data()
             self._front.broken("SD")
             return
-        if self._data and not self._reader.heard and side is not None:
-            now = time.monotonic()
-            if self._reused:
-                # The backend closed it before the request came: that isn't a failure.
-                self._reusable = self._reused = False
-                other: Backend | None = side.backend
-            else:
-                other = self._other(side.backend, now)
-            if other is not None:
-                counters.retries += 1
-                self._connect(other, now, 503)
-                return
+        now = time.monotonic()
+        side = None if self._reader.heard else self._delivery.again(now)
+        if side is not None:
+            self._take(side, now)
+            return
         counters.backend_errors += 1
-        self._forget_data()
+        self._delivery.release()
         self._front.failed(502, "the web server closed the connection too soon", "SH")
 
     # The response
@@ -447,7 +351,7 @@ class Exchange:
 
     def _answered(self, response: ResponseHead) -> bytes:
         """The backend has answered: the field lines that go to the client."""
-        self._forget_data()
+        self._delivery.release()
         self._answered_at = time.monotonic()
         fields = response.fields
         site = self._site
@@ -476,7 +380,7 @@ class Exchange:
         backend = self.backend
         assert backend is not None
         assert side is not None
-        backend.answered(self._answered_at - self._begun)
+        backend.answered(self._answered_at - self._delivery.begun)
         self._proxy.counters.tunnels += 1
         self._front.switch(response, fields, side, self._reader.rest())
 
@@ -501,8 +405,10 @@ class Exchange:
 
     def _bad_response(self) -> None:
         """What the backend says isn't HTTP."""
-        if self._data and self._side is not None and self._side.met_itself():
-            self._unreachable(time.monotonic(), 503, "connected to itself")
+        side = self._side
+        if self._delivery.repeatable and side is not None and side.met_itself():
+            self._reader = ResponseReader(self._request.method == b"HEAD")
+            self._unreachable(time.monotonic(), "connected to itself")
             return
         counters = self._proxy.counters
         counters.backend_errors += 1
@@ -519,7 +425,7 @@ class Exchange:
         response = self._response
         assert backend is not None
         assert response is not None
-        backend.answered(self._answered_at - self._begun)
+        backend.answered(self._answered_at - self._delivery.begun)
         self._proxy.counters.responses += 1
         if side is not None:
             config = self._site.pool.config
