@@ -1,7 +1,8 @@
 """web.md rule 7: what of a request reaches the backend, what of a response the client.
 
 Shown elsewhere: bytes, case and order of a mixed head, tests.web.test_exchange
-`test_the_request_on_the_wire`, `test_the_response_on_the_wire`; tokens in URLs are rule 15.
+`test_the_request_on_the_wire`, `test_the_response_on_the_wire`; a backend that is our own listener,
+tests.config.test_checks `test_backend_is_our_listener`; tokens in URLs are rule 15.
 """
 
 import socket
