@@ -18,12 +18,13 @@ from tests.web.fuzzed import mutated, pieces, request
 from tests.web.harness import reset
 from tests.web.meant import OUR_NAME
 from tests.web.rules.table import RuleTest
+from tests.web.runs import rounds
 from tests.web.traffic import MAX_BODY, Client, Traffic, listeners
 from tests.web.tricks import attacks
 from tests.web.verdict import check
 
-#: Rounds of one kind, and clients of a round.
-RUNS, CLIENTS = 12, 24
+#: Of a round.
+CLIENTS = 24
 SHORT = {"handshake": 5, "head": 2, "body": 2, "write": 5, "idle": 2, "response": 2, "stop": 2}
 
 
@@ -66,16 +67,21 @@ class FuzzCase(RuleTest):
     site: ClassVar = {}
     pool: ClassVar = {}
     web: ClassVar = {}
+    #: Counters that must have grown.
+    happen: ClassVar = (
+        *("requests_refused", "requests_aborted", "responses", "responses_broken", "retries"),
+        *("backend_errors", "tunnels"),
+    )
     #: Fields that it lets the proxy change.
     loose: ClassVar = frozenset()
 
-    def rounds(self, make):
+    def play(self, make):
         """Play rounds; `make(choices, name)` gives the bytes of a client."""
-        return Deferred.fromCoroutine(self._rounds(make))
+        return Deferred.fromCoroutine(self._play(make))
 
-    async def _rounds(self, make):
+    async def _play(self, make):
         alone = os.environ.get("DLBA_FUZZ_SEED")
-        count = int(os.environ.get("DLBA_FUZZ_RUNS", RUNS))
+        seeds = [int(alone)] if alone else range(1, rounds() + 1)
         # The reactor must run before the proxy can be started in its thread.
         await deferLater(reactor, 0)
         self._remember_descriptors()
@@ -90,7 +96,7 @@ class FuzzCase(RuleTest):
             pool=self.pool,
             web=self.web,
         )
-        for seed in [int(alone)] if alone else range(1, count + 1):
+        for seed in seeds:
             traffic = Traffic(seed, backends, self.loose)
             for number in range(CLIENTS):
                 choices = Random(f"{seed} {number}")
@@ -112,23 +118,29 @@ class FuzzCase(RuleTest):
             self.assertEqual(proxy.counters.internal_errors, 0, f"seed {seed}")
         for backend in backends:
             backend.close()
+        if not alone:
+            # They must have had something to get wrong.
+            for name in self.happen:
+                self.assertGreater(getattr(proxy.counters, name), rounds() // 4, name)
 
 
 class HostileClients(FuzzCase):
     def test_hostile(self):
-        return self.rounds(hostile)
+        return self.play(hostile)
 
 
 class KeptConnections(FuzzCase):
     """Backend connections carry several requests, of several clients."""
 
     pool: ClassVar = {"reuse": True}
+    happen: ClassVar = (*FuzzCase.happen, "backend_reuses")
 
     def test_hostile(self):
-        return self.rounds(hostile)
+        return self.play(hostile)
 
     def test_valid(self):
-        return self.rounds(valid)
+        self.happen = ("responses", "backend_reuses")
+        return self.play(valid)
 
 
 class Dressed(FuzzCase):
@@ -147,7 +159,7 @@ class Dressed(FuzzCase):
     )
 
     def test_hostile(self):
-        return self.rounds(hostile)
+        return self.play(hostile)
 
 
 class FoundTests(FuzzCase):
