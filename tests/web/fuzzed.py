@@ -150,7 +150,7 @@ def request(choices: Random, tag: bytes, largest: int = 600) -> bytes:
         )
     if body and choices.randrange(6) == 0:
         lines.append(b"Expect: 100-continue")
-    if not body and choices.randrange(8) == 0:
+    if not body and choices.randrange(5) == 0:
         lines.append(b"Upgrade: " + choices.choice((b"websocket", b"h2c, WebSocket", b"h2c", b"")))
         lines.append(b"Connection: " + choices.choice((b"upgrade", b"Upgrade, x-a", b"keep-alive")))
     choices.shuffle(lines)
