@@ -205,6 +205,7 @@ PURE = (
     "dlba.web.idle",
     "dlba.web.health",
     "dlba.web.headerchanges",
+    "dlba.web.keeping",
     "dlba.web.memory",
     "dlba.web.pool",
     "dlba.web.requestbody",

@@ -20,7 +20,8 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from dlba.poller import READ, WRITE
-from dlba.web.stream import PARTS, READ_SIZE, remainder, reset
+from dlba.web.keeping import Keeping
+from dlba.web.stream import READ_SIZE, reset
 
 if TYPE_CHECKING:
     from dlba.web.front import BackendEvents
@@ -48,28 +49,20 @@ _WAIT: Final = 1.0
 _FLAGS: Final = socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
 
 
-#: Backlogs are counted in blocks of 4 KiB: most never reach one, which costs nothing.
-_BLOCK: Final = 12  # bits
-
-
-class BackendSide:
+class BackendSide(Keeping):
     """One connection to a backend. `deadline`, `slot`: see `dlba.web.deadlines`."""
 
     __slots__ = (
-        "_blocks",
         "_broken",
         "_ending",
         "_exchange",
         "_fd",
         "_mask",
         "_parked",
-        "_parts",
         "_paused",
-        "_proxy",
         "_recv",
         "_sock",
         "backend",
-        "backlog",
         "connected",
         "deadline",
         "slot",
@@ -83,7 +76,7 @@ class BackendSide:
 
         Raises OSError when it fails at once: `errno` in `OWN_ERRORS` is our own fault.
         """
-        self._proxy = proxy
+        super().__init__(proxy)
         self._exchange: BackendEvents | None = exchange
         self.backend = backend
         address = backend.address
@@ -91,11 +84,6 @@ class BackendSide:
         self._sock = sock
         self._recv = sock.recv
         self._fd = sock.fileno()
-        self._parts: list[bytes | memoryview] = []
-        #: Bytes of the request that the backend hasn't taken yet.
-        self.backlog = 0
-        #: What of it is counted in `proxy.memory`, in blocks.
-        self._blocks = 0
         #: What broke the connection, as a send has found.
         self._broken: OSError | None = None
         self._paused = False
@@ -119,20 +107,18 @@ class BackendSide:
             except BlockingIOError:
                 taken = 0
             if taken < len(data):
-                self._parts.append(remainder(data, taken))
-                self.backlog = len(data) - taken
+                self._keep_rest(data, taken)
                 # While connecting, the error comes with the writability.
                 self._mask = READ | WRITE if taken else WRITE
             else:
                 self._mask = READ
             proxy.poller.add(self._fd, self._mask, self)
         except OSError:
+            self._drop()
             sock.close()
             raise
         proxy.open_backends += 1
         backend.open_connections += 1
-        if self.backlog >> _BLOCK:
-            self._count()
 
     # Events
 
@@ -206,7 +192,6 @@ class BackendSide:
         assert exchange is not None
         parts = self._parts
         data = parts[0] if len(parts) == 1 else b"".join(parts)
-        parts.clear()
         try:
             taken = self._sock.send(data)
         except BlockingIOError:
@@ -216,17 +201,15 @@ class BackendSide:
                 self._note(error)
                 # A backend may answer and close before it has read everything: what it said is
                 # read first, and its end is found there.
-                self.backlog = 0
-                self._count()
+                self._drop()
                 self._want(0 if self._paused else READ)
             else:
                 exchange.backend_failed(error)
             return
         if taken < len(data):
-            parts.append(remainder(data, taken))
-        self.backlog = len(data) - taken
-        if self._blocks or self.backlog >> _BLOCK:
-            self._count()
+            self._keep_rest(data, taken)
+        else:
+            self._drop()
         if taken and not self.connected:
             self.connected = True
             exchange.connected()
@@ -244,11 +227,7 @@ class BackendSide:
     def write(self, data: bytes) -> None:
         """Send more of the request (not empty); what doesn't go now is the backlog."""
         if self._parts:
-            if len(self._parts) >= PARTS:
-                self._parts = [b"".join(self._parts)]
-            self._parts.append(data)
-            self.backlog += len(data)
-            self._count()
+            self._keep(data)
             return
         try:
             taken = self._sock.send(data)
@@ -259,9 +238,7 @@ class BackendSide:
             self._note(error)
             return
         if taken < len(data):
-            self._parts.append(remainder(data, taken))
-            self.backlog = len(data) - taken
-            self._count()
+            self._keep_rest(data, taken)
             self._want(self._mask | WRITE)
 
     def _note(self, error: OSError) -> None:
@@ -280,14 +257,6 @@ class BackendSide:
         # A backend that is gone already is found by reading.
         with contextlib.suppress(OSError):
             self._sock.shutdown(socket.SHUT_WR)
-
-    def _count(self) -> None:
-        """Tell the memory of all buffers what the backlog is now."""
-        blocks = self.backlog >> _BLOCK
-        if blocks != self._blocks:
-            change = blocks - self._blocks
-            self._blocks = blocks
-            self._proxy.memory.change(change << _BLOCK)
 
     def attach(self, exchange: BackendEvents) -> None:
         """Serve `exchange` from now on, in the middle of the connection."""
@@ -365,9 +334,7 @@ class BackendSide:
         proxy.open_backends += 1
         self.backend.open_connections += 1
         if taken < len(data):
-            self._parts.append(remainder(data, taken))
-            self.backlog = len(data) - taken
-            self._count()
+            self._keep_rest(data, taken)
             self._want(READ | WRITE)
         return True
 
@@ -398,10 +365,7 @@ class BackendSide:
             proxy.poller.forget(self._fd)
         proxy.deadlines.forget(self)
         self._fd = -1
-        self._parts.clear()
-        if self._blocks:
-            self.backlog = 0
-            self._count()
+        self._drop()
         if self.starved:
             proxy.memory.forget(self)
         if self._parked:

@@ -1,6 +1,6 @@
 """Moves bytes between one client's stream and the HTTP front that speaks for it.
 
-Owns the descriptor: registration with the poller, the backlog of what the client hasn't taken yet,
+Owns the descriptor: registration with the poller, writing what the client hasn't taken yet,
 pausing, and the ways to end. Knows nothing of HTTP; the front (`dlba.web.http1`) gets `received`,
 `drained`, `eof`, `lost` and `expire`.
 
@@ -18,13 +18,13 @@ import select
 import struct
 import termios
 import time
-from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from dlba.poller import READ, WRITE
 from dlba.web.front import NOBODY
-from dlba.web.stream import PARTS, PlainHTTPError, remainder
+from dlba.web.keeping import Keeping
+from dlba.web.stream import PlainHTTPError
 
 if TYPE_CHECKING:
     from dlba.web.front import ClientFront
@@ -40,26 +40,21 @@ LINGER_BYTES: Final = 1024 * 1024
 LINGER_SECONDS: Final = 2.0
 #: What a new connection's first request has to come in when the node stops.
 STOP_GRACE: Final = 1.0
-#: What is kept is counted in blocks of 4 KiB: most clients never keep one, which costs nothing.
-_BLOCK: Final = 12  # bits
 #: The peer is gone in both directions, or the connection is in error.
 _GONE: Final = select.EPOLLHUP | select.EPOLLERR
 
 _HANDSHAKE, _OPEN, _ENDING, _CLOSED = range(4)
 
 
-class ClientSocket:
+class ClientSocket(Keeping):
     """One client's connection. `deadline`, `slot`: see `dlba.web.deadlines`."""
 
     __slots__ = (
         "_again",
-        "_blocks",
         "_discarded",
         "_fd",
         "_front",
         "_mask",
-        "_parts",
-        "_proxy",
         "_queued",
         "_reading",
         "_sock",
@@ -67,11 +62,9 @@ class ClientSocket:
         "_stream",
         "_then",
         "_write_failed",
-        "backlog",
         "closed",
         "deadline",
         "forwarded",
-        "held",
         "host",
         "local_port",
         "port",
@@ -95,7 +88,7 @@ class ClientSocket:
 
         `redirect_port`: the HTTPS port to which its clients are sent; 0: they are served.
         """
-        self._proxy = proxy
+        super().__init__(proxy)
         self._stream = stream
         self._sock = sock
         self._fd = sock.fileno()
@@ -111,16 +104,10 @@ class ClientSocket:
             f"\r\nX-Forwarded-Proto: {'https' if self.tls else 'http'}"
         ).encode()
         self._state = _HANDSHAKE
-        self._parts: deque[bytes | memoryview] = deque()
-        #: Bytes that the client hasn't taken yet.
-        self.backlog = 0
         #: Bytes in the kernel when a deadline passed since the backlog last moved; -1: none did.
         self._queued = -1
         #: Nothing more is read or written: closed, or about to be.
         self.closed = False
-        #: Bytes that the front keeps, and all that is kept in blocks, as `proxy.memory` knows it.
-        self.held = 0
-        self._blocks = 0
         self._reading = True
         #: Waits for memory before it reads on.
         self.starved = False
@@ -234,19 +221,6 @@ class ClientSocket:
         if self._reading and self._state == _OPEN:
             self._want(self._mask | READ)
 
-    def hold(self, size: int) -> None:
-        """The front keeps `size` bytes now."""
-        self.held = size
-        self._count()
-
-    def _count(self) -> None:
-        """Tell the memory of all buffers what is kept for this client now."""
-        blocks = (self.backlog + self.held) >> _BLOCK
-        if blocks != self._blocks:
-            change = blocks - self._blocks
-            self._blocks = blocks
-            self._proxy.memory.change(change << _BLOCK)
-
     def hand_over(self, front: ClientFront) -> None:
         """Another front speaks with the client from now on."""
         self._front = front
@@ -336,14 +310,7 @@ class ClientSocket:
     def write(self, data: bytes) -> None:
         """Send `data` (not empty), as much as goes now; the rest is the backlog."""
         if self.backlog:
-            parts = self._parts
-            if len(parts) >= PARTS:
-                whole = b"".join(parts)
-                parts.clear()
-                parts.append(whole)
-            parts.append(data)
-            self.backlog += len(data)
-            self._count()
+            self._keep(data)
             return
         if self._write_failed or self._state != _OPEN:
             return
@@ -355,9 +322,7 @@ class ClientSocket:
             self._proxy.poller.later(self)
             return
         if taken < len(data):
-            self._parts.append(remainder(data, taken))
-            self.backlog = len(data) - taken
-            self._count()
+            self._keep_rest(data, taken)
             self._queued = -1
             self._want(self._mask | (READ if self._stream.wants_read else WRITE))
 
@@ -372,12 +337,9 @@ class ClientSocket:
             except OSError:
                 self._lose()
                 return
-            self.backlog -= taken
+            self._took(taken)
             if taken < len(part):
-                if taken:
-                    parts[0] = remainder(part, taken)
                 break
-            parts.popleft()
         self._count()
         if not parts:
             if self._then is not None:
@@ -489,10 +451,7 @@ class ClientSocket:
         proxy = self._proxy
         proxy.poller.forget(self._fd)
         proxy.deadlines.forget(self)
-        self._parts.clear()
-        self.backlog = self.held = 0
-        if self._blocks:
-            self._count()
+        self._drop()
         if self.starved:
             proxy.memory.forget(self)
         self._reading = False

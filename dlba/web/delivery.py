@@ -48,7 +48,6 @@ class Delivery:
         "_data",
         "_held",
         "_proxy",
-        "_receiver",
         "_request",
         "_reusable",
         "_reused",
@@ -63,12 +62,8 @@ class Delivery:
         "retries",
     )
 
-    def __init__(
-        self, proxy: Proxy, receiver: BackendEvents, request: RequestHead, site: Site
-    ) -> None:
-        """`receiver` gets the events of each connection."""
+    def __init__(self, proxy: Proxy, request: RequestHead, site: Site) -> None:
         self._proxy = proxy
-        self._receiver = receiver
         self._request = request
         self._site = site
         #: The request as it goes out, kept as long as it may have to be sent again.
@@ -87,12 +82,13 @@ class Delivery:
         self.retries = 0
 
     def start(
-        self, data: bytes, values: list[bytes], now: float, reusable: bool
+        self, receiver: BackendEvents, data: bytes, values: list[bytes], now: float, reusable: bool
     ) -> BackendSide | None:
         """Choose a backend and send `data`, the request with what there is of its body.
 
-        `values`: what stood in the persistence cookie; `reusable`: a kept connection may be used.
-        The side may not be connected yet. None: none can be had, see `failure`.
+        `receiver` gets the events of the connection; it isn't kept, as it knows us. `values`: what
+        stood in the persistence cookie; `reusable`: a kept connection may be used. The side may not
+        be connected yet. None: none can be had, see `failure`.
         """
         self._data = data
         self._values = values
@@ -102,7 +98,7 @@ class Delivery:
             self._held = len(data)
             self._proxy.memory.change(self._held)
         backend, self.reason = choose(self._site, self._request, values, now, ())
-        return self._connect(backend, now)
+        return self._connect(receiver, backend, now)
 
     def patience(self, now: float) -> float:
         """Seconds for the connect that was begun at `now`."""
@@ -118,12 +114,14 @@ class Delivery:
         if not repeatable or self._request.method not in IDEMPOTENT:
             self.release()
 
-    def unreachable(self, now: float, reason: str, timed_out: bool = False) -> BackendSide | None:
+    def unreachable(
+        self, receiver: BackendEvents, now: float, reason: str, timed_out: bool = False
+    ) -> BackendSide | None:
         """The connection couldn't be made: the next one's side, as of `start`."""
         self.failure = _TIMED_OUT if timed_out else _REFUSED
-        return self._connect(self._next(now, reason), now)
+        return self._connect(receiver, self._next(now, reason), now)
 
-    def again(self, now: float) -> BackendSide | None:
+    def again(self, receiver: BackendEvents, now: float) -> BackendSide | None:
         """The connection broke before any response: another side, where it may be sent again.
 
         None: it may not; or nobody can be had, which the caller answers alike.
@@ -140,7 +138,7 @@ class Delivery:
             return None
         self._proxy.counters.retries += 1
         self.failure = _REFUSED
-        return self._connect(backend, now)
+        return self._connect(receiver, backend, now)
 
     def release(self) -> None:
         """The request needn't be sent again."""
@@ -154,7 +152,9 @@ class Delivery:
         """Whether the request may still be sent again."""
         return bool(self._data)
 
-    def _connect(self, backend: Backend | None, now: float) -> BackendSide | None:
+    def _connect(
+        self, receiver: BackendEvents, backend: Backend | None, now: float
+    ) -> BackendSide | None:
         """A side to `backend`, and if that fails at once to the next ones."""
         proxy = self._proxy
         counters = proxy.counters
@@ -162,12 +162,12 @@ class Delivery:
             self.backend = backend
             self.begun = now
             if self._reusable:
-                kept = self._take_kept(backend)
+                kept = self._take_kept(receiver, backend)
                 if kept is not None:
                     return kept
             counters.backend_connects += 1
             try:
-                return BackendSide(proxy, self._receiver, backend, self._data)
+                return BackendSide(proxy, receiver, backend, self._data)
             except OSError as error:
                 if error.errno not in OWN_ERRORS:
                     self.failure = _REFUSED
@@ -182,11 +182,11 @@ class Delivery:
         self.release()
         return None
 
-    def _take_kept(self, backend: Backend) -> BackendSide | None:
+    def _take_kept(self, receiver: BackendEvents, backend: Backend) -> BackendSide | None:
         """A kept connection to `backend`, with the request sent, if there is a good one."""
         idle = self._proxy.idle
         while (side := idle.take(backend)) is not None:
-            if side.serve(self._receiver, self._data):
+            if side.serve(receiver, self._data):
                 self._reused = True
                 self._proxy.counters.backend_reuses += 1
                 return side

@@ -72,7 +72,7 @@ class Exchange:
         self._request = request
         self._site = site
         self.responding = False
-        self._delivery = Delivery(proxy, self, request, site)
+        self._delivery = Delivery(proxy, request, site)
         self._side: BackendSide | None = None
         #: The protocols that the backend may switch to, as it is told; b"": none.
         self._offer = b""
@@ -135,7 +135,7 @@ class Exchange:
             fields = site.request_headers.apply(fields)
         data = request_head(request, fields, self._added(request), length, end) + body
         reusable = self._keep and request.method in IDEMPOTENT
-        self._take(self._delivery.start(data, values, now, reusable), now)
+        self._take(self._delivery.start(self, data, values, now, reusable), now)
 
     def _take(self, side: BackendSide | None, now: float) -> None:
         """Go on with `side`, begun at `now`; None: there is none to be had."""
@@ -305,7 +305,7 @@ class Exchange:
     def _unreachable(self, now: float, reason: str, timed_out: bool = False) -> None:
         """The connection couldn't be made."""
         self._drop_side()
-        self._take(self._delivery.unreachable(now, reason, timed_out), now)
+        self._take(self._delivery.unreachable(self, now, reason, timed_out), now)
 
     def _broke(self) -> None:
         """The connection ended before the response did."""
@@ -316,7 +316,7 @@ class Exchange:
             self._front.broken("SD")
             return
         now = time.monotonic()
-        side = None if self._reader.heard else self._delivery.again(now)
+        side = None if self._reader.heard else self._delivery.again(self, now)
         if side is not None:
             self._take(side, now)
             return

@@ -16,20 +16,16 @@ import struct
 from typing import Final, Protocol
 
 __all__ = [
-    "PARTS",
     "READ_SIZE",
     "PlainHTTPError",
     "PlainStream",
     "Stream",
     "discard",
-    "remainder",
     "reset",
 ]
 
 #: Bytes of one read of plain TCP.
 READ_SIZE: Final = 64 * 1024
-#: Pieces of a backlog before they become one: many small ones cost far more than their bytes.
-PARTS: Final = 64
 _LINGER_0: Final = struct.pack("ii", 1, 0)
 
 
@@ -73,16 +69,6 @@ class Stream(Protocol):
 
     def reset(self) -> None:
         """Close with a reset: the peer sees that the connection broke."""
-
-
-def remainder(data: bytes | memoryview, taken: int) -> bytes | memoryview:
-    """What is left of `data` behind the bytes that were `taken`.
-
-    A copy where less than half is left of what it is part of: a view keeps all of that.
-    """
-    rest = memoryview(data)[taken:]
-    whole = memoryview(rest.obj)
-    return bytes(rest) if len(rest) * 2 < len(whole) else rest
 
 
 def discard(sock: _socket.socket) -> int | None:

@@ -4,7 +4,7 @@ import socket
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from dlba.web.stream import READ_SIZE, PlainStream, discard, remainder, reset
+from dlba.web.stream import READ_SIZE, PlainStream, discard, reset
 
 
 class Plain(SynchronousTestCase):
@@ -89,15 +89,3 @@ class Plain(SynchronousTestCase):
             self.peer.recv(100)
             self.peer.recv(100)
         self.assertEqual(self.mine.fileno(), -1)
-
-
-class Remainder(SynchronousTestCase):
-    def test_a_small_rest_keeps_nothing_else_alive(self):
-        data = bytes(range(200))
-        for taken in (0, 1, 100, 101, 199):
-            rest = remainder(data, taken)
-            self.assertEqual(bytes(rest), data[taken:])
-            self.assertEqual(isinstance(rest, bytes), taken > 100, taken)
-        half = remainder(data, 60)
-        self.assertIsInstance(half, memoryview)
-        self.assertIsInstance(remainder(half, 50), bytes)
