@@ -42,6 +42,9 @@ __all__ = ["Options", "makeService"]
 #: Allocations between two collections: a request leaves no cycles, so a collection finds nothing.
 GC_THRESHOLD = 50_000
 
+#: HUPs that came before the reactor ran.
+_early: list[int] = []
+
 #: What a start or a reload fails with, by no fault of ours.
 _EXPECTED = (OSError, TLSError, CannotListenError, DLBAError)
 
@@ -85,6 +88,8 @@ class Options(usage.Options):
 def makeService(options: Options) -> IService:
     """The service for `options`. Ends the process with code 2 on a bad configuration."""
     reactor.seconds = time.monotonic
+    # It would end the process. What is read from here on may be old by then.
+    signal.signal(signal.SIGHUP, lambda number, _: _early.append(number))
     if options["demo"]:
         return _Main(None, "", options.parent or {})
     try:
@@ -170,6 +175,8 @@ class _Main(MultiService):
         gc.freeze()
         gc.set_threshold(GC_THRESHOLD, 20, 100)
         _log.info("ready: pid {pid}", pid=os.getpid())
+        if _early:
+            self._reload()
         if self._demo is not None:
             # Not into the log, whose prefixes would stand before every line.
             print(self._demo.banner(), file=sys.__stdout__, flush=True)

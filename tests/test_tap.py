@@ -33,9 +33,9 @@ class TapTest(SynchronousTestCase):
         path.write_text(text)
         return str(path)
 
-    def begin(self, *arguments: str) -> subprocess.Popen:
+    def begin(self, *arguments: str, run: list[str] = RUN) -> subprocess.Popen:
         process = subprocess.Popen(
-            [*RUN, "dlba", *arguments],
+            [*run, "dlba", *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -250,6 +250,18 @@ class Signals(TapTest):
         process.send_signal(signal.SIGHUP)
         process.send_signal(signal.SIGTERM)
         self.assertEqual(process.wait(WAIT), 0)
+
+    def test_hup_before_it_is_ready(self):
+        """The file may have changed since it was read."""
+        code = (
+            "import os, signal, dlba.node as n; from twisted.scripts.twistd import run; "
+            "made = n.Node.privilegedStartService; "
+            "n.Node.privilegedStartService = "
+            "lambda self: (os.kill(os.getpid(), signal.SIGHUP), made(self)); run()"
+        )
+        path = self.write(configuration([self.backend]))
+        process = self.begin("-c", path, run=[sys.executable, "-c", code, "-n", "--pidfile="])
+        self.until(process, "reloaded: nothing has changed")
 
     def test_hup_under_load(self):
         """Backends and a port come and go, and no request fails."""

@@ -43,11 +43,14 @@ INTERVAL: Final = 75
 _NO_ROOM: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
-def bind(address: str | None, port: int, keepalive: int = KEEPALIVE) -> socket.socket:
+def bind(
+    address: str | None, port: int, keepalive: int = KEEPALIVE, beside: bool = False
+) -> socket.socket:
     """A listening socket. `address` None: all addresses, both families where there are two.
 
     `keepalive`: seconds of silence before, and between, the kernel's probes of a client; at most
-    `LONGEST_KEEPALIVE` and `INTERVAL`. Raises OSError when the address can't be had.
+    `LONGEST_KEEPALIVE` and `INTERVAL`. `beside`: a socket of ours with `share` may have the port.
+    Raises OSError when the address can't be had.
     """
     families: list[tuple[socket.AddressFamily, str]]
     if address is None:
@@ -58,7 +61,7 @@ def bind(address: str | None, port: int, keepalive: int = KEEPALIVE) -> socket.s
         families = [(socket.AF_INET, address)]
     for family, host in families:
         try:
-            return _bind(family, host, port, keepalive, both=address is None)
+            return _bind(family, host, port, keepalive, address is None, beside)
         except OSError as error:
             # A machine without IPv6 has only the second family.
             if (family, host) == families[-1] or error.errno == errno.EADDRINUSE:
@@ -67,7 +70,7 @@ def bind(address: str | None, port: int, keepalive: int = KEEPALIVE) -> socket.s
 
 
 def _bind(
-    family: socket.AddressFamily, host: str, port: int, keepalive: int, both: bool
+    family: socket.AddressFamily, host: str, port: int, keepalive: int, both: bool, beside: bool
 ) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
@@ -79,8 +82,12 @@ def _bind(
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, min(keepalive, LONGEST_KEEPALIVE))
         # A probe that is lost is followed by the next one as soon.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, min(keepalive, INTERVAL))
+        if beside:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         sock.bind((host, port))
         sock.listen(BACKLOG)
+        # Whoever starts a second node by mistake shall hear that the port is taken.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 0)
     except BaseException:
         sock.close()
         raise
@@ -101,6 +108,7 @@ class Listener:
         address: str | None,
         keepalive: int = KEEPALIVE,
         contexts: Contexts | None = None,
+        beside: bool = False,
     ) -> None:
         """Bind; arguments as of `bind`. `contexts`: of a TLS port.
 
@@ -111,7 +119,7 @@ class Listener:
         self.key = (address, config.port)
         self.redirect_port = 0
         self._certificates = None if contexts is None else Certificates(contexts)
-        self._socket = bind(address, config.port, keepalive)
+        self._socket = bind(address, config.port, keepalive, beside)
         self._family = self._socket.family
         self.port: int = self._socket.getsockname()[1]
         self._paused = False
@@ -144,6 +152,10 @@ class Listener:
     def start(self) -> None:
         """Accept from now on."""
         self._proxy.poller.add(self._socket.fileno(), READ, self)
+
+    def share(self, shared: bool) -> None:
+        """Whether a socket that is bound `beside` may have this port, at another address."""
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, shared)
 
     def stop(self) -> None:
         """Accept no more and give the port back."""

@@ -129,13 +129,18 @@ class WebService(Service):
     def _address(self, config: ListenerConfig) -> str | None:
         return config.address if config.address is not None else self._vip
 
-    def _bound(self, web: WebConfig, prepared: Prepared, index: int) -> Listener:
-        """The listener of that index, new; raises OSError with words for the operator."""
+    def _bound(
+        self, web: WebConfig, prepared: Prepared, index: int, beside: bool = False
+    ) -> Listener:
+        """The listener of that index, new; raises OSError with words for the operator.
+
+        `beside`: see `bind`.
+        """
         config = web.listen[index]
         address = self._address(config)
         contexts = prepared.contexts[index]
         try:
-            return Listener(self.proxy, config, address, self._keepalive, contexts)
+            return Listener(self.proxy, config, address, self._keepalive, contexts, beside)
         except OSError as error:
             where = f"{address or '*'}:{config.port}"
             raise OSError(error.errno, f"listen on {where}: {error.strerror or error}") from error
@@ -158,29 +163,17 @@ class WebService(Service):
         """
         if prepared is None:
             prepared = prepare(web)
-        free = list(self.listeners)
+        going = list(self.listeners)
         kept: list[tuple[int, Listener, Certificates | None]] = []
-        fresh: dict[int, Listener] = {}
-        faults: list[str] = []
-        try:
-            for index, config in enumerate(web.listen):
-                listener = self._known(config, free)
-                if listener is not None:
-                    free.remove(listener)
-                    certificates = listener.certificates(prepared.contexts[index])
-                    kept.append((index, listener, certificates))
-                    continue
-                try:
-                    fresh[index] = self._bound(web, prepared, index)
-                    fresh[index].start()
-                except OSError as error:
-                    faults.append(f"web.listen[{index}]: {error.strerror or error}")
-            if faults:
-                raise DLBAError("\n".join(faults))
-        except BaseException:
-            for listener in fresh.values():
-                listener.stop()
-            raise
+        missing: list[int] = []
+        for index, config in enumerate(web.listen):
+            listener = self._known(config, going)
+            if listener is None:
+                missing.append(index)
+            else:
+                going.remove(listener)
+                kept.append((index, listener, listener.certificates(prepared.contexts[index])))
+        fresh = self._open(web, prepared, missing, going)
         # From here on nothing fails.
         changed = list(self._other_files(prepared, kept))
         self._web, self._prepared = web, prepared
@@ -193,7 +186,7 @@ class WebService(Service):
             listeners[index] = listener
         self.listeners = [listeners[index] for index in sorted(listeners)]
         self._redirect()
-        for listener in free:
+        for listener in going:
             self._log.info("no longer listening on {where}", where=listener)
             listener.take_waiting()
             listener.stop()
@@ -201,6 +194,38 @@ class WebService(Service):
             self._log.info("listening on {where}", where=listener)
         self._resume()
         return changed
+
+    def _open(
+        self, web: WebConfig, prepared: Prepared, missing: list[int], going: list[Listener]
+    ) -> dict[int, Listener]:
+        """The listeners of these indices, accepting; raises with all that can't be had.
+
+        Those that are `going` hold their ports until the new ones are there: where an address
+        becomes all addresses, or the other way round, both have the port for a moment.
+        """
+        fresh: dict[int, Listener] = {}
+        faults: list[str] = []
+        try:
+            for index in missing:
+                config = web.listen[index]
+                same = [listener for listener in going if config.port == listener.port]
+                try:
+                    for listener in same:
+                        listener.share(True)
+                    fresh[index] = self._bound(web, prepared, index, bool(same))
+                    fresh[index].start()
+                except OSError as error:
+                    faults.append(f"web.listen[{index}]: {error.strerror or error}")
+                finally:
+                    for listener in same:
+                        listener.share(False)
+            if faults:
+                raise DLBAError("\n".join(faults))
+        except BaseException:
+            for listener in fresh.values():
+                listener.stop()
+            raise
+        return fresh
 
     def _known(self, config: ListenerConfig, among: list[Listener]) -> Listener | None:
         """The listener that has the address and port of `config` already."""

@@ -1,5 +1,7 @@
 """The proxy takes over another configuration: nobody's connection or request is lost."""
 
+import contextlib
+import random
 import re
 import socket
 import threading
@@ -12,6 +14,7 @@ import attrs
 from dlba.config.load import load_text
 from dlba.config.values import WebConfig
 from dlba.errors import DLBAError
+from dlba.web.listener import bind
 from dlba.web.service import prepare
 from tests.web.harness import (
     GET,
@@ -176,7 +179,8 @@ class Sites(ReloadTest):
         self.soon(lambda: len(self.proxy.idle), 2)
         self.reload(self.web(stays, **reuse))
         self.assertEqual(len(self.proxy.idle), 1)
-        self.assertEqual(gone.connections[0].end(), "reset")
+        (wire,) = gone.connections
+        eventually(lambda: wire.sock.fileno() < 0, "its end, as the backend sees it")
         self.reload(self.web(stays))
         self.assertEqual(len(self.proxy.idle), 0)
 
@@ -270,6 +274,15 @@ class Listeners(ReloadTest):
         self.serve()
         self.reload(web)
 
+    def quiet_port(self) -> int:
+        """A port that no connection of anybody has, which would be in the way of all addresses."""
+        while True:
+            # Below those that the system gives to outgoing connections.
+            port = random.randrange(20_000, 32_000)
+            with contextlib.suppress(OSError):
+                bind(None, port).close()
+                return port
+
     @in_thread
     def test_a_port_comes_and_one_goes(self):
         backend = self.backend()
@@ -348,6 +361,42 @@ class Listeners(ReloadTest):
         self.reload(self.ports(port))
         self.assertEqual((self.body(secure), self.body(plain)), (b"app1", b"app1"))
         self.assertEqual(self.body(self.client(port=port)), b"app1")
+
+    @in_thread
+    def test_one_address_becomes_all_and_back(self):
+        """Both sockets have the port for a moment, and nobody else gets it."""
+        self.backend()
+        port = self.quiet_port()
+        over = threading.Event()
+        self.addCleanup(over.set)
+        answers: list[bytes] = []
+        self.begin(self.ports(port))
+
+        def load() -> None:
+            while not over.is_set():
+                client = self.client(port=port)
+                answers.append(self.body(client))
+                client.close()
+
+        thread = threading.Thread(target=load)
+        thread.start()
+        for number in range(8):
+            web = self.ports(port)
+            if number % 2 == 0:
+                listen = attrs.evolve(web.listen[0], address=None)
+                web = attrs.evolve(web, listen=(listen,))
+            self.reload(web)
+            time.sleep(0.02)
+            with self.assertRaises(DLBAError):
+                # Our own is in the way: it stays, so it lends its port to nobody.
+                away = attrs.evolve(web.listen[0], address="0.0.0.0" if number % 2 else "127.0.0.1")
+                self.reload(attrs.evolve(web, listen=(*web.listen, away)))
+            with self.assertRaises(OSError):
+                bind("127.0.0.1", port)
+        over.set()
+        thread.join(20)
+        self.assertFalse(thread.is_alive())
+        self.assertGreater(len(answers), 8)
 
     @in_thread
     def test_redirects(self):

@@ -175,10 +175,11 @@ class Handshakes(TLSTest):
         """Other contexts are for handshakes to come; sessions go on."""
         self.backend()
         self.serve_tls()
-        context = client_context()
-        client = self.client(context, name=NAME)
-        client.send(GET)
-        client.response()
+        contexts = [client_context(v) for v in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3)]
+        clients = [self.client(context, name=NAME) for context in contexts]
+        for client in clients:
+            client.send(GET)
+            client.response()
         new = certificate("ecdsa", "new.example.com")
         web = self.service._web
         config = web.listen[-1].tls.certificates[0]
@@ -191,10 +192,11 @@ class Handshakes(TLSTest):
         for name in (NAME, None):
             again = self.client(client_context(), name=name)
             self.assertEqual(self.served(again), "ecdsa new.example.com")
-        client.send(GET)
-        self.assertEqual(client.response().status, 200)
-        again = self.client(context, name=NAME, session=client.sock.session)
-        self.assertTrue(again.sock.session_reused)
+        for context, client in zip(contexts, clients, strict=True):
+            client.send(GET)
+            self.assertEqual(client.response().status, 200)
+            again = self.client(context, name=NAME, session=client.sock.session)
+            self.assertTrue(again.sock.session_reused)
 
 
 class Hostile(TLSTest):
