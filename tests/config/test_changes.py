@@ -3,9 +3,12 @@
 import json
 from pathlib import Path
 
+import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
+from dlba.addresses import Endpoint
 from dlba.config.changes import changes
+from dlba.config.election import ChannelConfig
 from dlba.config.load import load_text
 from dlba.config.values import NodeConfig
 
@@ -77,6 +80,20 @@ class ChangesTests(SynchronousTestCase):
     def test_log_and_secrets(self):
         read = made(node={"log": {"access": "/tmp/access.log", "format": "json"}})
         self.assertEqual(self.check(made(), read, ["log.access", "log.format"]), read)
+
+    def test_secrets(self):
+        """With a channel the nodes have agreed upon keys, which the file can't change by itself."""
+        one = made()
+        other = attrs.evolve(one, secrets=Path("/tmp/secrets"))
+        self.assertEqual(self.check(one, other, ["secrets"]), other)
+        channel = ChannelConfig(
+            listen=Endpoint("10.0.0.1", 7788),
+            certificate=Path("/tmp/a.pem"),
+            key=Path("/tmp/a.key"),
+            authority=Path("/tmp/ca.pem"),
+        )
+        one, other = (attrs.evolve(config, channel=channel) for config in (one, other))
+        self.assertEqual(self.check(one, other, [], ["secrets"]), one)
 
     def test_what_waits_for_the_next_start(self):
         read = made(
