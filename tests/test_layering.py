@@ -295,6 +295,7 @@ ADAPTERS = (
     "dlba.web.resource",
     "dlba.web.running",
     "dlba.web.service",
+    "dlba.web.siteclient",
     "dlba.web.sitefront",
     "dlba.web.stream",
     "dlba.web.tls",
