@@ -63,6 +63,8 @@ class Attack:
     """The one of `Deadlines` that must end a connection; empty: none need."""
     times: float = 1.0
     """How often the deadline may pass before."""
+    late: float = 0.0
+    """Seconds of progress before the deadline of a connection begins: until buffers are full."""
     answered: bool = False
     """An answer counts as the end."""
     exhausts: bool = False
@@ -75,7 +77,10 @@ class Attack:
 
     def due(self, deadlines: Deadlines) -> float | None:
         """Seconds after which a connection must be gone; None: whenever."""
-        return getattr(deadlines, self.deadline) * self.times if self.deadline else None
+        if not self.deadline:
+            return None
+        seconds: float = getattr(deadlines, self.deadline)
+        return seconds * self.times + self.late
 
     def work(self) -> str:
         """What it does, in words."""
@@ -94,13 +99,13 @@ ATTACKS: Final = (
     # The kernel is asked twice whether a client takes anything.
     Attack("still readers", "big", 50, 100, reads=False, deadline="write", times=2),
     Attack("creeping readers", "big", 50, 100, reads=False, every=0.25),
-    Attack("unread pipelines", "pipeline", 1, 4, reads=False, deadline="write", times=2),
+    Attack("unread pipelines", "pipeline", 1, 4, reads=False, deadline="write", times=2, late=6),
     Attack("silent connections", "nothing", 250, 1000, deadline="head"),
     Attack("idle plain", "small", 1000, 5000, deadline="idle"),
     # TLS.
     Attack("silent TLS", "nothing", 250, 1000, tls=True, deadline="handshake"),
-    Attack("broken handshakes", "nothing", 100, begins=HELLO, tls=True, ends=ANSWER),
-    Attack("handshakes", "nothing", 50, begins=TLS, tls=True, ends=OPEN),
+    Attack("broken handshakes", "nothing", 200, begins=HELLO, tls=True, ends=ANSWER),
+    Attack("handshakes", "nothing", 100, begins=TLS, tls=True, ends=OPEN),
     Attack("empty records", "empty records", 50, begins=HELLO, tls=True, deadline="handshake"),
     Attack("key updates", "nothing", 5, begins=KEY_UPDATES, tls=True, deadline="head"),
     Attack("idle TLS", "small", 400, 5000, begins=TLS, tls=True, deadline="idle"),

@@ -42,6 +42,9 @@ SAMPLED: Final = 10.0
 SETTLE: Final = 4.0
 """Seconds after the last client: lingering connections end."""
 
+JUDGED: Final = 240.0
+"""Seconds before which growth says nothing: a process grows into its size first."""
+
 DESCRIPTORS: Final = 4
 """More at the end than at the beginning: the monitor's and the log's come and go."""
 
@@ -177,7 +180,7 @@ def faults(stand: SoakStand, samples: Sequence[Sample], first: Sample, last: Sam
     ]
     found += crowd.broken + stand.problems
     memory, rate = grew(samples)
-    if memory:
+    if memory and samples[-1].at >= JUDGED:
         found.append(f"memory grows: {rate * 60 / 1024:.0f} KiB a minute over the second half")
     if last.descriptors > first.descriptors + DESCRIPTORS:
         found.append(f"descriptors: {first.descriptors} before, {last.descriptors} after")
@@ -218,7 +221,8 @@ def benchmark(arguments: argparse.Namespace) -> int:
     print(f"cut by kills, counted apart: {len(cut)} in {len(stand.kills)} kills")
     print(f"sessions moved, their backend killed: {len(crowd.moved)}")
     _, rate = grew(samples)
-    print(f"memory over the second half: {rate * 60 / 1024:+.0f} KiB a minute")
+    short = "" if arguments.minutes * 60 > JUDGED else " (too short a run to say anything)"
+    print(f"memory over the second half: {rate * 60 / 1024:+.0f} KiB a minute{short}")
     print(f"descriptors: {first.descriptors} before, {last.descriptors} after")
     print(f"objects after a collection: {first.objects} before, {last.objects} after")
     for fault in wrong:

@@ -151,14 +151,14 @@ class Wire:
             nonlocal length
             while size is None or size > 0:
                 if not self._buffer:
-                    if rate is not None:
-                        time.sleep(PIECE / rate)
                     if not self._more("body", status, backend):
                         return size is None
                 data = self._buffer if size is None else self._buffer[:size]
                 self._buffer = self._buffer[len(data) :]
                 digest.update(data)
                 length += len(data)
+                if rate is not None:
+                    time.sleep(len(data) / rate)
                 size = None if size is None else size - len(data)
             return True
 

@@ -43,6 +43,7 @@ class Change:
     generation: int = 0
     weights: tuple[int, ...] = (1, 1, 1, 1)
     idle: float = 60.0
+    reuse: bool = False
     certificate: int = 0
     """Which one: its files are `web-N.pem` and `web-N.key`."""
 
@@ -54,7 +55,8 @@ class Change:
             return attrs.evolve(following, weights=weights)
         if what == TIMEOUTS:
             # Never so short that a client's kept connection is likely to end as it asks.
-            return attrs.evolve(following, idle=90.0 if self.idle == 60.0 else 60.0)
+            idle = 90.0 if self.idle == 60.0 else 60.0
+            return attrs.evolve(following, idle=idle, reuse=not self.reuse)
         return attrs.evolve(following, certificate=self.certificate + 1)
 
 
@@ -72,6 +74,7 @@ def configuration(
             for (name, port), weight in zip(backends.items(), change.weights, strict=True)
         },
         "fail_timeout": FAIL_TIMEOUT,
+        "reuse": change.reuse,
     }
     site = {
         "hosts": ["*"],

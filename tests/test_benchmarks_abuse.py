@@ -48,6 +48,8 @@ class PlanTests(SynchronousTestCase):
         self.assertEqual(ATTACK["slow heads"].due(DEADLINES), DEADLINES.head)
         self.assertEqual(ATTACK["still readers"].due(DEADLINES), 2 * DEADLINES.write)
         self.assertIsNone(ATTACK["creeping readers"].due(DEADLINES))
+        late = ATTACK["unread pipelines"]
+        self.assertEqual(late.due(DEADLINES), 2 * DEADLINES.write + late.late)
 
     def test_scaled(self):
         held = ATTACK["idle plain"]
