@@ -24,6 +24,7 @@ WEB_COUNTERS: Final[dict[str, str]] = {
     "requests_redirected": "requests answered with a redirection to HTTPS",
     "requests_refused": "requests answered by DLBA itself: they break a rule (4xx, 501, 505)",
     "requests_timed_out": "requests cut off by a deadline on the client's side",
+    "clients_shed": "clients reset for what was kept for them while `buffer_memory` was full",
     "requests_aborted": "requests whose client went away before the response was complete",
     "responses": "final responses relayed completely",
     "tunnels": "connections that switched to another protocol (WebSocket)",
@@ -62,6 +63,7 @@ class Counters:
     requests_redirected: int
     requests_refused: int
     requests_timed_out: int
+    clients_shed: int
     requests_aborted: int
     responses: int
     tunnels: int

@@ -44,6 +44,8 @@ OWN_ERRORS: Final = frozenset(
 )
 #: Reads of one callback: 256 KiB, then the others have their turn.
 _READS: Final = 4
+#: Bytes of a read while memory is full.
+_SIZE_WHEN_FULL: Final = 4 * 1024
 #: Seconds that `backend_close: wait` waits for the backend to close.
 _WAIT: Final = 1.0
 _FLAGS: Final = socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
@@ -60,13 +62,13 @@ class BackendSide(Keeping):
         "_mask",
         "_parked",
         "_paused",
+        "_proxy",
         "_recv",
         "_sock",
         "backend",
         "connected",
         "deadline",
         "slot",
-        "starved",
     )
 
     def __init__(
@@ -76,7 +78,8 @@ class BackendSide(Keeping):
 
         Raises OSError when it fails at once: `errno` in `OWN_ERRORS` is our own fault.
         """
-        super().__init__(proxy)
+        super().__init__(proxy.memory)
+        self._proxy = proxy
         self._exchange: BackendEvents | None = exchange
         self.backend = backend
         address = backend.address
@@ -87,8 +90,6 @@ class BackendSide(Keeping):
         #: What broke the connection, as a send has found.
         self._broken: OSError | None = None
         self._paused = False
-        #: Waits for memory before it reads on.
-        self.starved = False
         #: Nothing more is sent once the backlog is gone.
         self._ending = False
         #: Idle, kept for another exchange.
@@ -139,6 +140,10 @@ class BackendSide(Keeping):
         if exchange is not None:
             exchange.backend_failed(None)
 
+    def shed(self) -> None:
+        """See `Keeping`: the backend doesn't take what it is sent."""
+        self.abort()
+
     def expire(self, now: float) -> None:
         """The second of `backend_close: wait` is over, or the time that it may be idle."""
         self.reset()
@@ -150,11 +155,10 @@ class BackendSide(Keeping):
             exchange = self._exchange
             if exchange is None:
                 return
-            if memory.full:
-                self._starve()
-                return
+            # Only answers end what waits for them, so they are read even then, but little of each.
+            size = _SIZE_WHEN_FULL if memory.full else READ_SIZE
             try:
-                data = self._recv(READ_SIZE)
+                data = self._recv(size)
             except BlockingIOError:
                 self._want(self._mask | READ)
                 return
@@ -170,21 +174,9 @@ class BackendSide(Keeping):
             exchange.received(data)
             if self._fd < 0 or self._paused:
                 return
-            if len(data) < READ_SIZE:
+            if len(data) < size:
                 break
         if self._exchange is not None:
-            self._want(self._mask | READ)
-
-    def _starve(self) -> None:
-        """Read nothing until there is memory again."""
-        self._want(self._mask & ~READ)
-        self.starved = True
-        self._proxy.memory.wait(self)
-
-    def resume_memory(self) -> None:
-        """There is memory again: see `dlba.web.memory`."""
-        self.starved = False
-        if self._fd >= 0 and not self._paused:
             self._want(self._mask | READ)
 
     def _flush(self) -> None:
@@ -366,8 +358,6 @@ class BackendSide(Keeping):
         proxy.deadlines.forget(self)
         self._fd = -1
         self._drop()
-        if self.starved:
-            proxy.memory.forget(self)
         if self._parked:
             proxy.idle.forget(self)
             return

@@ -29,6 +29,10 @@ _EXTENSION: Final = (
     rb"|\"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*\"))?"
 )
 _SIZE_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})((?:" + _EXTENSION + rb")*)").fullmatch
+#: A chunk without extensions, up to its data; and chunks of one byte, as many as there are: a
+#: hostile body is made of these.
+_PLAIN_SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})\r\n").match
+_ONES: Final = re.compile(rb"(?:1\r\n[\s\S]\r\n)+").match
 _TRAILER_LINE: Final = re.compile(TOKEN + rb"++:[\t -~\x80-\xff]*+").fullmatch
 
 _SIZE, _DATA, _DATA_END, _TRAILER, _DONE = range(5)
@@ -68,6 +72,11 @@ class ChunkedReader:
         end = len(data)
         while position < end:
             state = self._state
+            if state == _SIZE and not self._line:
+                start = position
+                position = self._take_whole(data, position, pieces)
+                if position > start:
+                    continue
             if state == _DATA:
                 piece = data[position : position + self._left]
                 pieces.append(piece)
@@ -90,6 +99,25 @@ class ChunkedReader:
                 raise ValueError("a line of the chunked coding doesn't end in CRLF")
             self._take_line(line[:-2])
         return pieces
+
+    @staticmethod
+    def _take_whole(data: bytes, position: int, pieces: list[bytes]) -> int:
+        """Take the whole chunks without extensions from `position` on; where they end.
+
+        The last chunk, and whatever else there is, is for the others.
+        """
+        ones = _ONES(data, position)
+        if ones is not None:
+            pieces.append(data[position + 3 : ones.end() : 6])
+            position = ones.end()
+        while (line := _PLAIN_SIZE(data, position)) is not None:
+            start = line.end()
+            end = start + int(line[1], 16)
+            if start == end or data[end : end + 2] != b"\r\n":
+                break
+            pieces.append(data[start:end])
+            position = end + 2
+        return position
 
     def _keep(self, part: bytes) -> None:
         """Hold back the beginning of a line until its end comes."""

@@ -54,7 +54,9 @@ class ClientSocket(Keeping):
         "_discarded",
         "_fd",
         "_front",
+        "_given_way",
         "_mask",
+        "_proxy",
         "_queued",
         "_reading",
         "_sock",
@@ -88,7 +90,8 @@ class ClientSocket(Keeping):
 
         `redirect_port`: the HTTPS port to which its clients are sent; 0: they are served.
         """
-        super().__init__(proxy)
+        super().__init__(proxy.memory)
+        self._proxy = proxy
         self._stream = stream
         self._sock = sock
         self._fd = sock.fileno()
@@ -112,6 +115,7 @@ class ClientSocket(Keeping):
         #: Waits for memory before it reads on.
         self.starved = False
         self._again = False
+        self._given_way = False
         self._write_failed = False
         #: How to end when the backlog is gone: None (not at all), "close" or "linger".
         self._then: str | None = None
@@ -206,7 +210,12 @@ class ClientSocket(Keeping):
             self._front.received(data)
             if len(data) < size or not self._reading or self._state != _OPEN:
                 return
-            budget -= size
+            budget = 0 if self._given_way else budget - size
+        self._given_way = False
+
+    def give_way(self) -> None:
+        """What was read took long: whatever else there is comes in the next turn."""
+        self._given_way = True
 
     def _starve(self) -> None:
         """Read nothing until there is memory again; the deadlines go on."""
@@ -284,6 +293,15 @@ class ClientSocket(Keeping):
         queued = struct.unpack("i", fcntl.ioctl(self._fd, termios.TIOCOUTQ, bytes(4)))[0]
         before, self._queued = self._queued, queued
         return before < 0 or queued < before
+
+    def shed(self) -> None:
+        """See `Keeping`."""
+        self._proxy.counters.clients_shed += 1
+        self._lose()
+
+    def squeeze(self) -> None:
+        """Memory is full: keep as little as possible."""
+        self._front.squeeze()
 
     # Reading
 

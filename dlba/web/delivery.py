@@ -148,6 +148,11 @@ class Delivery:
             self._held = 0
 
     @property
+    def kept(self) -> bool:
+        """Whether it went over a connection that served another request before."""
+        return self._reused
+
+    @property
     def repeatable(self) -> bool:
         """Whether the request may still be sent again."""
         return bool(self._data)

@@ -203,6 +203,11 @@ class Exchange:
         if side is not None:
             side.reset()
 
+    def squeeze(self) -> None:
+        """Memory is full: what was sent isn't kept for another try."""
+        if self._side is not None and self._side.connected:
+            self._delivery.release()
+
     def touch(self) -> None:
         """Something moved: set the deadline of whoever is waited for now."""
         side = self._side
@@ -231,9 +236,6 @@ class Exchange:
             self._front.broken("cD")
         elif self._waits_for_body():
             self._front.body_timed_out()
-        elif side is not None and side.starved:
-            # It is we who don't read.
-            self.touch()
         else:
             counters.backend_timeouts += 1
             self.abandon()
@@ -338,6 +340,11 @@ class Exchange:
                 response = reader.head(b"")
             if response is None:
                 self.touch()
+                return
+            if response.status == 408 and self._delivery.kept:
+                # "Closed while idle": it isn't about this request (RFC 9110 15.5.9).
+                self._reader = ResponseReader(self._request.method == b"HEAD")
+                self._broke()
                 return
             body, ended, more = reader.body(response, reader.rest())
         except BackendError:

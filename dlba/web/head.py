@@ -35,11 +35,14 @@ _HEAD: Final = re.compile(
 ).fullmatch
 _REQUEST_LINE: Final = re.compile(rb"(" + TOKEN + rb"{1,32}) ([!-~]+) HTTP/(\d)\.(\d)").fullmatch
 
+_LONG_METHOD: Final = re.compile(TOKEN + rb"{33,} ").match
+
 #: Fields that don't go on; split() gives what is kept, a name and a value by turns, in one pass.
-#: The look-ahead spares the alternatives for every other field.
+#: The look-ahead spares the alternatives for every other field. Names with `_` are those that
+#: CGI and WSGI can't tell from the right ones: they are dropped, whatever they say.
 _CUT: Final = re.compile(
-    rb"\r\n(?=[ctekuhpfxCTEKUHPFX])(connection|content-length|transfer-encoding|te|trailer|expect"
-    rb"|upgrade|keep-alive|proxy-connection|http2-settings|forwarded|x[-_]real[-_]ip"
+    rb"\r\n(?=[ctekuhpfxCTEKUHPFX])(connection|content[-_]length|transfer[-_]encoding|te|trailer"
+    rb"|expect|upgrade|keep-alive|proxy-connection|http2-settings|forwarded|x[-_]real[-_]ip"
     rb"|x[-_]forwarded(?:[-_]" + TOKEN + rb"+)?):([^\r]*+)",
     re.IGNORECASE,
 ).split
@@ -288,6 +291,9 @@ def _why_invalid(head: bytes, limits: HeadLimits) -> HeadError:
         return HeadError(414, "the request target is too long")
     if rest.count(b"\r\n") + 1 > limits.fields:
         return HeadError(431, "too many header fields")
+    if _LONG_METHOD(line):
+        # RFC 9112 3: longer than any that is implemented.
+        return HeadError(501, "the method isn't known here")
     if match is None or b"#" in match[2]:
         return HeadError(400, "the request line isn't METHOD target HTTP/1.1")
     return HeadError(400, "a header field isn't NAME: value, or a line doesn't end in CRLF")

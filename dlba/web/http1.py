@@ -39,6 +39,8 @@ __all__ = ["Http1"]
 READ_AHEAD: Final = 64 * 1024
 #: Bytes of a head that aren't counted: nearly every request has fewer.
 UNCOUNTED: Final = 4 * 1024
+#: Chunks of one read after which others have their turn: about a millisecond.
+MANY_CHUNKS: Final = 1000
 #: Requests answered by ourselves in one turn, so that a pipeline of them starves nobody.
 LOCAL_BURST: Final = 16
 
@@ -114,7 +116,9 @@ class Http1:
 
     def squeeze(self) -> None:
         """See `ClientFront`."""
-        if self._collected:
+        if self._exchange is not None:
+            self._exchange.squeeze()
+        elif self._collected:
             self._send_collected()
 
     def drained(self) -> None:
@@ -136,6 +140,7 @@ class Http1:
         """See `ClientFront`."""
         self._eof = True
         if not self.complete:
+            self._proxy.counters.requests_aborted += 1
             self._spoiled(400, "the request's body ended too soon", "CR")
         elif self._exchange is None:
             # The buffer may hold more requests; the last of them ends the connection.
@@ -245,6 +250,7 @@ class Http1:
             # An empty line before the request was all.
             return
         if self._eof:
+            self._proxy.counters.requests_aborted += 1
             self._refuse(400, "the request's head ended too soon", "CR")
         elif not self._log.began:
             self._log.began = time.monotonic()
@@ -293,6 +299,8 @@ class Http1:
         except HeadError as error:
             self._spoiled(error.status, error.reason, "PR")
             return
+        if reader.pieces > MANY_CHUNKS:
+            self.socket.give_way()
         held = reader.held
         if held or self.socket.held:
             self._hold(held if self._exchange is not None else held + reader.size)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from dlba.web.proxy import Proxy
+    from dlba.web.memory import Memory
 
 __all__ = ["Keeping"]
 
@@ -24,14 +24,14 @@ _BLOCK: Final = 12  # bits
 class Keeping:
     """`backlog`: bytes that the peer hasn't taken; `held`: bytes kept for another reason."""
 
-    __slots__ = ("_blocks", "_parts", "_proxy", "backlog", "held")
+    __slots__ = ("_blocks", "_memory", "_parts", "backlog", "held")
 
-    def __init__(self, proxy: Proxy) -> None:
-        self._proxy = proxy
+    def __init__(self, memory: Memory) -> None:
+        self._memory = memory
         self._parts: list[bytes | memoryview] = []
         self.backlog = 0
         self.held = 0
-        #: What of both is counted in `proxy.memory`.
+        #: What of both is counted in the memory of all buffers.
         self._blocks = 0
 
     def hold(self, size: int) -> None:
@@ -73,10 +73,19 @@ class Keeping:
     def _count(self) -> None:
         """Tell the memory of all buffers what is kept now."""
         blocks = (self.backlog + self.held) >> _BLOCK
-        if blocks != self._blocks:
-            change = blocks - self._blocks
+        before = self._blocks
+        if blocks != before:
+            memory = self._memory
+            if not before:
+                memory.keeps(self)
+            elif not blocks:
+                memory.keeps_none(self)
             self._blocks = blocks
-            self._proxy.memory.change(change << _BLOCK)
+            memory.change((blocks - before) << _BLOCK)
+
+    def shed(self) -> None:
+        """End, and give back what is kept: memory is full."""
+        raise NotImplementedError
 
 
 def _rest(data: bytes | memoryview, taken: int) -> bytes | memoryview:

@@ -207,7 +207,7 @@ class Listener:
             client.start(Http1(proxy, client))
         except BaseException:
             if client is None:
-                proxy.release(host)
+                proxy.release(host, proxy.forwarding.trusts(host))
                 sock.close()
             else:
                 client.reset()

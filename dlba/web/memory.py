@@ -1,9 +1,14 @@
-"""Decides when the memory of all buffers together is tight, and when it is full.
+"""Decides when the memory of all buffers together is tight, when it is full, and who gives way.
 
 Whoever keeps bytes tells the difference by `change`; who is about to keep more looks at `tight` and
 `full`, which are plain attributes since that happens on every event. Tight from three quarters of
-the limit on: request bodies stream instead of being collected. Full from the limit on: reading and
-accepting pause, until less than seven eighths are used, so that they don't flap around the limit.
+the limit on: request bodies stream instead of being collected. Full from the limit on: reading from
+clients and accepting pause, until less than seven eighths are used, so that they don't flap around
+the limit. Backends are read on, in small pieces, since only answers end what waits for them.
+
+A full memory may not last, whoever fills it: those who have kept bytes for longest, and for more
+than `SHED_AFTER` seconds, are ended until there is room. Who takes what he is given, however
+slowly, keeps his bytes for less: each time that all was taken counts anew.
 
 Source: web.md rule 8; the contract's `limits.buffer_memory`.
 """
@@ -11,9 +16,13 @@ Source: web.md rule 8; the contract's `limits.buffer_memory`.
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Protocol
+from typing import Final, Protocol
 
-__all__ = ["Member", "Memory"]
+__all__ = ["SHED_AFTER", "Holder", "Member", "Memory"]
+
+#: Seconds that bytes may be kept while memory is full. A backlog has 64 KiB: whoever takes 32 KiB/s
+#: stays.
+SHED_AFTER: Final = 2.0
 
 
 class Member(Protocol):
@@ -21,6 +30,13 @@ class Member(Protocol):
 
     def resume_memory(self) -> None:
         """Go on. Must not raise: it is called from whoever has given memory back."""
+
+
+class Holder(Protocol):
+    """Who keeps bytes."""
+
+    def shed(self) -> None:
+        """End, and give back what is kept: memory is full."""
 
 
 class Memory:
@@ -31,6 +47,8 @@ class Memory:
     """
 
     __slots__ = (
+        "_holders",
+        "_now",
         "_resumed_below",
         "_tight_from",
         "_waiting",
@@ -51,6 +69,9 @@ class Memory:
         #: In order. A plain dict would look at every member gone before to find the first one.
         self._waiting: OrderedDict[Member, None] = OrderedDict()
         self._waking = False
+        #: Who keeps bytes, and since when; who does for longest is the first.
+        self._holders: OrderedDict[Holder, float] = OrderedDict()
+        self._now = 0.0
         self.set_limit(limit)
 
     def set_limit(self, limit: int) -> None:
@@ -72,6 +93,24 @@ class Memory:
         elif used >= self.limit:
             self.full = True
             self.filled += 1
+
+    def keeps(self, holder: Holder) -> None:
+        """`holder` keeps bytes from now on."""
+        self._holders[holder] = self._now
+
+    def keeps_none(self, holder: Holder) -> None:
+        """`holder` keeps nothing any more."""
+        del self._holders[holder]
+
+    def tick(self, now: float) -> None:
+        """Called some times a second with the time, in seconds: while full, sheds who must go."""
+        self._now = now
+        if not self.full:
+            return
+        for holder, since in tuple(self._holders.items()):
+            if now - since <= SHED_AFTER or self.used < self._resumed_below:
+                return
+            holder.shed()
 
     def wait(self, member: Member) -> None:
         """Call `member.resume_memory()` once, when no longer full; at once if it isn't full.

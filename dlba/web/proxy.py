@@ -178,15 +178,22 @@ class Proxy:
         return True
 
     def admit(self, host: str) -> bool:
-        """Count one more connection of the client `host`; False: it has `per_client` already."""
+        """Count one more connection of the client `host`; False: it has `per_client` already.
+
+        A trusted proxy in front of us has those of all its clients: it isn't counted.
+        """
+        if self.forwarding.trusts(host):
+            return True
         count = self._per_client.get(host, 0)
         if count >= self.limits.per_client:
             return False
         self._per_client[host] = count + 1
         return True
 
-    def release(self, host: str) -> None:
-        """A connection of the client `host` has ended."""
+    def release(self, host: str, trusted: bool) -> None:
+        """A connection of the client `host` has ended; `trusted`: when it began it was."""
+        if trusted:
+            return
         count = self._per_client.get(host, 0)
         if count > 1:
             self._per_client[host] = count - 1

@@ -35,6 +35,7 @@ class RequestBody:
         "_since",
         "_since_size",
         "complete",
+        "pieces",
         "rest",
         "size",
     )
@@ -51,6 +52,8 @@ class RequestBody:
         self._since = now
         self._since_size = 0
         self.size = 0
+        #: Chunks that were taken last.
+        self.pieces = 0
         self.complete = length == 0
         self.rest = b""
 
@@ -67,7 +70,9 @@ class RequestBody:
             self.rest = data[len(body) :]
         else:
             try:
-                body = b"".join(chunked.feed(data))
+                pieces = chunked.feed(data)
+                self.pieces = len(pieces)
+                body = b"".join(pieces)
             except ValueError as error:
                 raise HeadError(400, str(error)) from None
             self.complete = chunked.done

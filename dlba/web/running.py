@@ -62,4 +62,8 @@ class Running:
                 proxy.counters.internal_errors += 1
                 self._log.failure("an exception ended one connection")
                 item.abort()
+        if proxy.memory.full:
+            for client in tuple(proxy.clients):
+                client.squeeze()
+        proxy.memory.tick(now)
         self.sweep_call = self._reactor.callLater(TICK, self._sweep)

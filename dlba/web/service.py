@@ -302,7 +302,7 @@ class WebService(Service):
     def _client_gone(self, client: ClientSocket) -> None:
         proxy = self.proxy
         proxy.clients.discard(client)
-        proxy.release(client.host)
+        proxy.release(client.host, client.trusted)
         if not proxy.stopping:
             self._resume()
         elif not proxy.clients and self._stopped is not None:

@@ -1,7 +1,8 @@
 """Moves bytes both ways once a client and a backend have switched protocols.
 
-Nothing is read of what passes. Whoever doesn't take what it was given pauses the other side. Under
-the limit `timeouts.tunnel`, which any byte in either direction begins anew. The client's end is
+Nothing is read of what passes. Whoever doesn't take what it was given pauses the other side, and is
+given the time that it has elsewhere: `timeouts.write` the client, `timeouts.response` the backend.
+Else `timeouts.tunnel` holds, which any byte in either direction begins anew. The client's end is
 passed on, so that the backend may finish; the backend's end is the connection's.
 
 Source: web.md rule 8; RFC 9110 7.8; RFC 6455 1.4 and 7.1.1 (the server closes first).
@@ -106,7 +107,7 @@ class Tunnel:
         self._end("CD")
 
     def expire(self, now: float) -> None:
-        """See `ClientFront`: nothing moved for `timeouts.tunnel`."""
+        """See `ClientFront`: nothing moved for too long."""
         self._proxy.counters.tunnels_timed_out += 1
         self._socket.reset()
         self._end("cD")
@@ -140,7 +141,15 @@ class Tunnel:
             told(termination)
 
     def _touch(self) -> None:
-        self._socket.limit(self._proxy.timeouts.tunnel)
+        timeouts = self._proxy.timeouts
+        # What is kept for a peer costs memory, so it must take it as anywhere else.
+        if self._socket.backlog:
+            seconds = timeouts.write
+        elif self._side.backlog:
+            seconds = timeouts.response
+        else:
+            seconds = timeouts.tunnel
+        self._socket.limit(min(seconds, timeouts.tunnel))
 
 
 class _FromBackend:

@@ -268,6 +268,44 @@ class ReaderTests(SynchronousTestCase):
         self.assertEqual(reader.feed(b"def\r\n1\r\ng\r"), [b"def", b"g"])
 
 
+class RunTests(SynchronousTestCase):
+    """Many small chunks in one piece take a way of their own."""
+
+    def test_as_one_by_one(self):
+        for sizes in (
+            [1] * 50,
+            [1, 1, 2, 1, 1, 16, 255],
+            [3, 1, 1, 1],
+            [15] * 20,
+        ):
+            body = b"".join(bytes([65 + n % 26]) * size for n, size in enumerate(sizes))
+            wire = b""
+            for n, size in enumerate(sizes):
+                wire += chunk(bytes([65 + n % 26]) * size)
+            for end in (b"0\r\n\r\n", b"0;a=b\r\nT: x\r\n\r\n", b"000\r\n\r\n"):
+                whole = wire + end + b"next"
+                self.assertEqual(read([whole]), (body, b"next"))
+                self.assertEqual(read(bytewise(whole)), (body, b"next"))
+                for at in range(len(whole)):
+                    self.assertEqual(read([whole[:at], whole[at:]]), (body, b"next"), at)
+
+    def test_mistakes_are_found_behind_others(self):
+        good = chunk(b"x") * 5 + chunk(b"yy") * 5
+        for bad in (
+            b"1\r\nxy\r\n",
+            b"1\nx\r\n",
+            b"1\r\nx\n\n",
+            b" 1\r\nx\r\n",
+            b"+1\r\nx\r\n",
+            b"0x1\r\nx\r\n",
+            b"1 \r\nx\r\n",
+            b"0000000000000001\r\nx\r\n",
+            b"2\r\nx\r\n\r\n",
+        ):
+            self.assertEqual(read([good + bad + b"0\r\n\r\n"]), "wrong", bad)
+            self.assertEqual(read([bad + good + b"0\r\n\r\n"]), "wrong", bad)
+
+
 class LimitTests(SynchronousTestCase):
     def outcomes(self, data: bytes, **limits):
         """At once, byte by byte and in pieces of 1000 must be the same."""

@@ -195,6 +195,26 @@ class Ended(ReuseTest):
         self.assertFalse(next(iter(self.proxy.backends())).failed)
 
     @in_thread
+    def test_timed_out_while_idle(self) -> None:
+        """A 408 on a kept connection isn't the answer to what was sent just then."""
+        late = reply(b"", 408, b"Connection: close")
+
+        def script(wire: Wire) -> None:
+            backend.take(wire)
+            wire.send(reply(b"once"))
+            backend.take(wire)
+            wire.send(late)
+
+        backend = self.backend(script)
+        self.serve(pool=REUSE)
+        self.assertEqual(self.ask_all(GET % 0, GET % 1), [200] * 2)
+        self.assertEqual(len(backend.connections), 2)
+        backend.says(late)
+        for side in tuple(self.proxy.idle._sides):
+            self.on_reactor(side.reset)
+        self.assertEqual(self.ask(GET % 2).status, 408)
+
+    @in_thread
     def test_a_backend_that_died_while_many_were_idle(self) -> None:
         dead, alive = self.keeping(name="dead"), self.keeping(name="alive")
         self.serve(dead, alive, pool=REUSE)

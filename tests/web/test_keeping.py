@@ -1,7 +1,5 @@
 """What a connection keeps: its pieces, and what of it is counted."""
 
-from types import SimpleNamespace
-
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -15,7 +13,7 @@ BLOCK = 4096
 class KeepingTest(SynchronousTestCase):
     def setUp(self) -> None:
         self.memory = Memory(1 << 30)
-        self.kept = Keeping(SimpleNamespace(memory=self.memory))
+        self.kept = Keeping(self.memory)
 
     def bytes(self) -> bytes:
         """The backlog as one."""

@@ -13,7 +13,7 @@ from hypothesis.stateful import (
 )
 from twisted.trial.unittest import SynchronousTestCase
 
-from dlba.web.memory import Memory
+from dlba.web.memory import SHED_AFTER, Memory
 
 
 class Waiting:
@@ -249,3 +249,63 @@ class AnyOrderTests(SynchronousTestCase):
         run_state_machine_as_test(
             MemoryMachine, settings=settings(max_examples=60, stateful_step_count=30, deadline=None)
         )
+
+
+class Holder:
+    """Keeps bytes until it is shed."""
+
+    def __init__(self, memory: Memory, size: int) -> None:
+        self.memory = memory
+        self.size = size
+        self.gone = False
+        memory.keeps(self)
+        memory.change(size)
+
+    def shed(self) -> None:
+        assert not self.gone
+        self.gone = True
+        self.memory.keeps_none(self)
+        self.memory.change(-self.size)
+
+
+class Shedding(SynchronousTestCase):
+    """A full memory doesn't last."""
+
+    def test_the_oldest_go_until_there_is_room(self) -> None:
+        memory = Memory(100)
+        holders = []
+        for now in range(10):
+            memory.tick(float(now))
+            holders.append(Holder(memory, 10))
+        self.assertTrue(memory.full)
+        memory.tick(10.0)
+        # 87 are less than seven eighths of 100: two have to go.
+        self.assertEqual([holder.gone for holder in holders], [True] * 2 + [False] * 8)
+        self.assertFalse(memory.full)
+
+    def test_nobody_goes_while_it_is_not_full(self) -> None:
+        memory = Memory(100)
+        holder = Holder(memory, 99)
+        memory.tick(1e6)
+        self.assertFalse(holder.gone)
+
+    def test_who_keeps_for_a_short_time_stays(self) -> None:
+        memory = Memory(100)
+        memory.tick(0.0)
+        early = Holder(memory, 60)
+        memory.tick(1.5)
+        late = Holder(memory, 60)
+        memory.tick(SHED_AFTER)
+        self.assertEqual((early.gone, late.gone, memory.full), (False, False, True))
+        memory.tick(SHED_AFTER + 0.1)
+        self.assertEqual((early.gone, late.gone, memory.full), (True, False, False))
+
+    def test_kept_anew_counts_anew(self) -> None:
+        memory = Memory(100)
+        memory.tick(0.0)
+        again, still = Holder(memory, 50), Holder(memory, 50)
+        memory.tick(1.0)
+        memory.keeps_none(again)
+        memory.keeps(again)
+        memory.tick(SHED_AFTER + 0.5)
+        self.assertEqual((again.gone, still.gone), (False, True))

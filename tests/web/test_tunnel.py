@@ -1,5 +1,6 @@
 """Connections that switch protocols, over real sockets: both ways, ends, breaks, limits."""
 
+import contextlib
 import socket
 import threading
 
@@ -283,6 +284,30 @@ class Ending(TunnelTest):
         self.assertEqual(client.end(), "reset")
         self.terminations({"cD"})
         self.assertEqual(self.proxy.counters.tunnels_timed_out, 1)
+
+    @in_thread
+    def test_who_takes_nothing_is_cut_sooner(self) -> None:
+        def flood(wire: Wire) -> None:
+            with contextlib.suppress(OSError):
+                wire.send(bytes(8 * MIB))
+
+        self.switching(flood)
+        self.serve(site=SITE, timeouts={"tunnel": 600, "write": 0.3, "response": 0.3})
+        client = self.upgraded(receive_buffer=4096)
+        self.terminations({"cD"})
+        self.assertEqual(client.end(), "reset")
+        self.on_reactor(self.service.stopService)
+
+        gate = threading.Event()
+        deaf = self.switching(lambda wire: gate.wait(20))
+        self.records.clear()
+        self.serve(deaf, site=SITE, timeouts={"tunnel": 600, "write": 0.3, "response": 0.3})
+        client = self.upgraded()
+        with self.assertRaises(ConnectionError):
+            while True:
+                client.send(bytes(MIB))
+        self.terminations({"cD"})
+        gate.set()
 
     @in_thread
     def test_the_node_stops(self) -> None:

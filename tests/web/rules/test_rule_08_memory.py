@@ -9,7 +9,7 @@ import threading
 import time
 
 from tests.web.harness import MIB, Wire, eventually, in_thread, reply
-from tests.web.rules.table import FINE_RELAYED, PATIENCE, RuleTest, head, request
+from tests.web.rules.table import FINE, FINE_RELAYED, PATIENCE, RuleTest, head, request
 
 HOST = b"Host: a"
 GET = head(b"GET / HTTP/1.1", HOST)
@@ -128,3 +128,37 @@ class Memory(RuleTest):
         self.soon(lambda: self.proxy.memory.used, 0)
         for client in readers:
             self.assertEqual(client.end(), "reset")
+
+    @in_thread
+    def test_a_tunnel_whose_client_takes_nothing_is_cut_too(self):
+        """It holds memory, so `timeouts.write` is its deadline as well."""
+
+        def script(wire: Wire) -> None:
+            taken = wire.request()
+            if not taken.all(b"Upgrade"):
+                wire.send(FINE)
+                return
+            wire.send(head(b"HTTP/1.1 101 x", b"Connection: upgrade", b"Upgrade: websocket"))
+            wire.send(b"x" * 400_000)
+            wire.end()
+
+        self.backend(script)
+        self.serve(
+            limits={"buffer_memory": MIB},
+            timeouts={"write": 0.4, "tunnel": 600},
+            site={"upgrade": ["websocket"]},
+        )
+        sleepers = [self.client(receive_buffer=4096) for _ in range(30)]
+        eventually(lambda: len(self.proxy.clients) == 30, "all clients")
+        for client in tuple(self.proxy.clients):
+            client._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        for client in sleepers:
+            client.send(
+                head(b"GET / HTTP/1.1", HOST, b"Connection: upgrade", b"Upgrade: websocket")
+            )
+        eventually(lambda: self.proxy.memory.full, "memory is full")
+        late = self.client()
+        late.sock.settimeout(PATIENCE)
+        late.send(GET)
+        self.assertEqual(late.take(len(FINE_RELAYED)), FINE_RELAYED)
+        self.soon(lambda: self.proxy.memory.used, 0)

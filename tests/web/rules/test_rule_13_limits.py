@@ -3,6 +3,7 @@
 One client does one thing; the counters that change are named.
 """
 
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -34,11 +35,13 @@ class Counted(RuleTest):
         after = self.proxy.counters.snapshot()
         return {name for name in after if after[name] != before[name]} - ORDINARY
 
-    def sends(self, data: bytes) -> Callable[[Wire], None]:
+    def sends(self, data: bytes, shut: bool = False) -> Callable[[Wire], None]:
         """A client that sends `data` and reads to the end."""
 
         def act(client: Wire) -> None:
             client.send(data)
+            if shut:
+                client.sock.shutdown(socket.SHUT_WR)
             client.end()
 
         return act
@@ -69,6 +72,12 @@ class Counted(RuleTest):
         ):
             with self.row(what):
                 self.assertEqual(self.changed(self.sends(data)), expected)
+        for what, data, expected in (
+            ("a head that is cut", b"GET /", {"requests_aborted"}),
+            ("a body that is cut", put(5, b"abc"), {"requests_aborted"}),
+        ):
+            with self.row(what):
+                self.assertEqual(self.changed(self.sends(data, True)), expected)
         with self.row("a handshake that doesn't end"):
             changed = self.changed(lambda client: client.end(), port=self.tls_port)
             self.assertEqual(changed, {"handshakes_failed"})
