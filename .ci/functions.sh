@@ -2,7 +2,7 @@
 # sources this file. Nothing here may install, remove or start anything by itself.
 # shellcheck shell=bash
 
-passed=0 failed=0 skipped=0 broken=()
+passed=0 failed=0 skipped=0 broken=() under_way=()
 
 # The one command in the first fenced block under heading $1 of file $2.
 readme_command() {
@@ -23,6 +23,9 @@ count_trial() {
       print n("successes") + n("expectedFailures"), n("failures") + n("errors") + n("unexpectedSuccesses"), n("skips")
     }'
 }
+
+# "passed failed skipped" on standard input -> their sum; 0 if there is nothing.
+count_all() { awk '{ n += $1 + $2 + $3 } END { print n + 0 }'; }
 
 # JUnit file $1 -> "passed failed skipped"; fails if it can't be read.
 count_junit() {
@@ -64,6 +67,38 @@ stage() {
     echo "=== $name: FAILED ($((SECONDS - start)) s)"
     broken+=("$name")
   fi
+}
+
+# Starts stage $2, described by the rest, beside whatever else runs; what it prints and counts is
+# kept in folder $1 until `join`.
+beside() {
+  local folder=$1 name=$2
+  shift
+  (
+    passed=0 failed=0 skipped=0 broken=()
+    stage "$@"
+    echo "$passed $failed $skipped ${#broken[@]}" >"$folder/$name.came"
+  ) </dev/null >"$folder/$name.said" 2>&1 &
+  under_way+=("$! $folder $name")
+}
+
+# Waits for the stages that `beside` has started; each one's output comes as one block, in the order
+# of the starts.
+join() {
+  local one pid folder name p f s bad
+  for one in "${under_way[@]}"; do
+    read -r pid folder name <<<"$one"
+    wait "$pid"
+    cat "$folder/$name.said"
+    if read -r p f s bad 2>/dev/null <"$folder/$name.came"; then
+      add "$p" "$f" "$s"
+      [ "$bad" = 0 ] || broken+=("$name")
+    else
+      echo "=== $name: FAILED: it broke off"
+      broken+=("$name")
+    fi
+  done
+  under_way=()
 }
 
 # Prints the stages that failed and, as the last line, the count; fails unless all held and tests ran.

@@ -75,6 +75,11 @@ class TrialCountTests(ScriptTests):
         log = self.log(2, "PASSED (successes=2)") + noise
         self.assertEqual(self.count(log), "2 0 0")
 
+    def test_in_all(self) -> None:
+        log = self.log(10, "FAILED (failures=1, errors=2, skips=3, successes=10)")
+        self.assertEqual(self.bash("count_trial | count_all", log), "16")
+        self.assertEqual(self.bash("count_trial | count_all", "Traceback …\n"), "0")
+
 
 class JUnitCountTests(ScriptTests):
     def count(self, text: str) -> str | None:
@@ -144,6 +149,56 @@ class StageTests(ScriptTests):
     def test_no_test(self) -> None:
         held, lines = self.end(":", "add 0 0 4")
         self.assertEqual((held, lines[-1]), (False, "0 passed, 0 failed, 4 skipped"))
+
+
+class BesideTests(ScriptTests):
+    """Stages that run beside each other, made up as well."""
+
+    def end(self, define: str, *stages: str) -> tuple[bool, list[str]]:
+        """Whether it ends well, and the lines printed."""
+        started = "; ".join(f'beside "$1" {name} "stage {name}"' for name in stages)
+        printed = self.bash(
+            f'{define}; {started}; join; finish; echo "exit $?"', "", str(self.folder)
+        )
+        assert printed is not None
+        lines = [line for line in printed.splitlines() if line]
+        return lines.pop() == "exit 0", lines
+
+    def test_each_in_one_block_and_counted(self) -> None:
+        # Each waits for the other: one after the other they would never end.
+        define = (
+            "meet() { echo $1 1; touch $1; until [ -e $2 ]; do sleep 0.01; done; echo $1 2 >&2; };"
+            "stage_a() { meet here there; add 5 0 1; }; stage_b() { meet there here; add 2 0 0; }"
+        )
+        held, lines = self.end(define, "a", "b")
+        self.assertTrue(held, lines)
+        printed = [line for line in lines if ": held (" not in line]
+        first = ["=== a: stage a", "here 1", "here 2"]
+        second = ["=== b: stage b", "there 1", "there 2"]
+        self.assertEqual(printed, [*first, *second, "7 passed, 0 failed, 1 skipped"])
+
+    def test_one_that_fails(self) -> None:
+        held, lines = self.end("stage_a() { return 3; }; stage_b() { add 2 0 0; }", "a", "b")
+        self.assertEqual((held, lines[-1]), (False, "2 passed, 0 failed, 0 skipped"))
+        self.assertIn("failed stages: a", lines)
+        self.assertTrue(any(line.startswith("=== b: held") for line in lines), lines)
+
+    def test_a_failed_test(self) -> None:
+        held, lines = self.end("stage_a() { add 1 2 3; }", "a")
+        self.assertEqual((held, lines[-1]), (False, "1 passed, 2 failed, 3 skipped"))
+
+    def test_one_that_breaks_off(self) -> None:
+        for end in ("exit 0", "kill -9 $BASHPID"):
+            define = f"stage_a() {{ add 9 0 0; {end}; }}; stage_b() {{ add 2 0 0; }}"
+            held, lines = self.end(define, "a", "b")
+            self.assertEqual((held, lines[-1]), (False, "2 passed, 0 failed, 0 skipped"), end)
+            self.assertIn("=== a: FAILED: it broke off", lines)
+
+    def test_a_second_round(self) -> None:
+        define = "stage_a() { add 1 0 0; }; stage_b() { add 2 0 0; }"
+        held, lines = self.end(f'{define}; beside "$1" a first; join', "b")
+        self.assertEqual((held, lines[-1]), (True, "3 passed, 0 failed, 0 skipped"))
+        self.assertEqual(sum(line == "=== a: first" for line in lines), 1)
 
 
 class RunTests(ScriptTests):
