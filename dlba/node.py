@@ -235,6 +235,9 @@ class Node(MultiService):
             proxy = self.web.proxy
             counters = proxy.counters.snapshot()
             counters["open_clients"] = len(proxy.clients)
+            counters["idle_backend_connections"] = len(proxy.idle)
+            counters["buffer_memory"] = proxy.memory.used
+            counters["buffer_memory_filled"] = proxy.memory.filled
         if self._access is not None:
             counters["log_lines_lost"] = self._access.lost
         if self.routing is not None:

@@ -111,6 +111,8 @@ class NodeTest(ProxyTest):
         self.assertLessEqual(set(WEB_COUNTERS), set(counters))
         self.assertEqual((counters["requests"], counters["reroutes"]), (4, 1))
         self.assertEqual(counters["open_clients"], 0)
+        self.assertEqual((counters["buffer_memory"], counters["buffer_memory_filled"]), (0, 0))
+        self.assertEqual(counters["idle_backend_connections"], 0)
         self.stop()
 
     @in_thread
