@@ -84,8 +84,9 @@ def any_bytes(choices: Random, size: int) -> bytes:
 
 
 def size_of_body(choices: Random, largest: int) -> int:
-    """Mostly small."""
-    return choices.choice((0, 1, 2, 5, 16, 60, 200, choices.randrange(largest + 1)))
+    """Mostly small, where `largest` is."""
+    some = choices.randrange(largest + 1)
+    return choices.choice((0, 1, 2, 5, 60, some, some))
 
 
 def fields(choices: Random, names: tuple[bytes, ...] = NAMES, most: int = 4) -> list[bytes]:

@@ -15,6 +15,8 @@ CUT = frozenset(
         *(b"http2-settings", b"transfer-encoding", b"content-length", b"expect", b"forwarded"),
     }
 )
+#: Spellings of the framing that CGI and WSGI can't tell from the right ones.
+LOOKALIKES = frozenset({b"content_length", b"transfer_encoding"})
 #: What follows the client's own fields at the backend, by name.
 ADDED = frozenset(
     {
@@ -116,6 +118,7 @@ def is_cut(name: bytes, named: set[bytes]) -> bool:
     dashed = name.replace(b"_", b"-")
     return (
         name in CUT
+        or name in LOOKALIKES
         or name in named
         or dashed == b"x-real-ip"
         or dashed == b"x-forwarded"

@@ -5,7 +5,7 @@ import os
 from hypothesis import settings
 
 #: Rounds of `tests.web.test_fuzz_exchange` without DLBA_FUZZ_RUNS.
-ROUNDS = 10
+ROUNDS = 5
 
 
 def rounds() -> int:

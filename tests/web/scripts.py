@@ -14,7 +14,7 @@ RESPONSE_NAMES = (
     *(b"Cache-Control", b"Content_Length", b"Upgrade", b"TE", b"Vary"),
 )
 BAD_FRAMING = (
-    *(b"\r\nContent-Length: 3\r\nTransfer-Encoding: chunked", b"\r\nContent-Length: 3, 3"),
+    *(b"\r\nContent-Length: 3\r\nTransfer-Encoding: chunked", b"\r\nContent-Length: 3, 4"),
     *(b"\r\nContent-Length: 1\r\nContent-Length: 2", b"\r\nTransfer-Encoding: gzip, chunked"),
     *(b"\r\nContent-Length: -1", b"\r\nContent-Length: +1", b"\r\nTransfer-Encoding: chunked\x0b"),
     *(b"\r\n folded", b"\nX: y", b"\r\nX : y", b"\r\nX: \0", b"\r\nContent-Length: " + b"9" * 20),
@@ -32,19 +32,20 @@ def choice_of_size(choices: Random) -> int:
 class Answer:
     """What a backend does when it is asked for `target`: `actions` in order.
 
-    `early`: at the request's head, not at its end. `faulty`: not HTTP, or maybe not. `status`,
-    `body`: of the final response. `whole`: it is complete. `spare`: bytes behind it.
+    `early`: at the request's head, not at its end. `faulty`: not HTTP, or maybe not; `bad`: for
+    certain. `status`, `body`: of the final response; `whole`: it is complete; `keep`: the
+    connection stays behind it.
     """
 
     def __init__(self, choices: Random, request: Message, again: int) -> None:
         self.early = False
-        self.faulty = False
+        self.faulty = self.bad = False
         self.whole = True
         self.switches = False
         self.status = 0
         self.body = b""
         self.actions: list = []
-        kind = choices.randrange(24)
+        kind = choices.randrange(20)
         if again and kind < 16:
             kind = 0
         data = self._response(choices, request)
@@ -75,6 +76,8 @@ class Answer:
             head, _, body = data.partition(b"\r\n\r\n")
             data = head + choices.choice(BAD_FRAMING) + b"\r\n\r\n" + body
             self.faulty = True
+            # Of interim responses and 204 the framing is dropped, whatever it is.
+            self.bad = not data.startswith(b"HTTP/1.1 1") and self.status != 204
         elif kind == 14:
             data = b""
             self.whole = False
@@ -85,7 +88,7 @@ class Answer:
             for piece in pieces(choices, data)
             for action in (piece, choices.choice((0, 0, 2)))
         ]
-        if kind == 16:
+        if kind in (16, 17):
             # More than was asked for, at once or later: it belongs to nobody.
             self.actions += [choices.choice((0, 1, 9)), "spare"]
         if not self.keep or self.faulty or not self.whole or choices.randrange(4) == 0:
@@ -121,7 +124,7 @@ class Answer:
         )
 
     def _response(self, choices: Random, request: Message) -> bytes:
-        self.status = choices.choice((200, 200, 200, 201, 404, 500, 204, 304, 302))
+        self.status = choices.choice((200, 200, 200, 201, 404, 500, 204, 304, 302, 408))
         self.body = any_bytes(choices, choice_of_size(choices))
         lines = [b"X-Tag: " + request.target, *fields(choices, RESPONSE_NAMES, 3)]
         framing = choices.randrange(4)

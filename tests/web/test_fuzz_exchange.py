@@ -5,8 +5,11 @@ must hold is `tests/web/verdict.py`: every byte at a backend belongs to a reques
 that a client meant, and every client is answered in HTTP, in order, with what is its own.
 """
 
+import contextlib
 import os
 import socket
+import time
+from pathlib import Path
 from random import Random
 from typing import ClassVar
 
@@ -14,8 +17,9 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
+from dlba.config.load import load_text
 from tests.web.fuzzed import mutated, pieces, request
-from tests.web.harness import reset
+from tests.web.harness import certificate, client_context, configuration, reset
 from tests.web.meant import OUR_NAME
 from tests.web.rules.table import RuleTest
 from tests.web.runs import rounds
@@ -25,7 +29,9 @@ from tests.web.verdict import check
 
 #: Of a round.
 CLIENTS = 24
+#: Of whoever is slow on purpose, which only `Starved` has: else a busy machine would be.
 SHORT = {"handshake": 5, "head": 2, "body": 2, "write": 5, "idle": 2, "response": 2, "stop": 2}
+LONG = dict.fromkeys(SHORT, 20)
 
 
 def parts(choices: Random, stream: bytes) -> list:
@@ -46,7 +52,7 @@ def parts(choices: Random, stream: bytes) -> list:
 
 def valid(choices: Random, name: bytes) -> bytes:
     return b"".join(
-        request(choices, b"%b-%d" % (name, number), choices.choice((600, 600, 20_000)))
+        request(choices, b"%b-%d" % (name, number), choices.choice((600, 600, 9_000, 20_000)))
         for number in range(choices.choice((1, 1, 2, 3, 6)))
     )
 
@@ -61,12 +67,23 @@ def hostile(choices: Random, name: bytes) -> bytes:
     return mutated(choices, valid(choices, name), choices.choice((1, 1, 2, 4)))
 
 
+def greedy(choices: Random, name: bytes) -> bytes:
+    """Much at once, of what must be kept."""
+    if choices.randrange(4) == 0:
+        return hostile(choices, name)
+    return b"".join(
+        request(choices, b"%b-%d" % (name, number), 20_000) for number in range(10)
+    ) + choices.choice((b"", b"GET /" + b"x" * 8_000))
+
+
 class FuzzCase(RuleTest):
     timeout = 24 * 3600
     #: The configuration of the site, of the pool, and of `web` beside them.
     site: ClassVar = {}
     pool: ClassVar = {}
     web: ClassVar = {}
+    #: Bytes of all buffers together; 0: as usual.
+    memory = 0
     #: Counters that must have grown.
     happen: ClassVar = (
         *("requests_refused", "requests_aborted", "responses", "responses_broken", "retries"),
@@ -74,6 +91,13 @@ class FuzzCase(RuleTest):
     )
     #: Fields that it lets the proxy change.
     loose: ClassVar = frozenset()
+
+    #: Called now and then while a round is played.
+    stir = None
+    #: For clients that speak TLS.
+    context = None
+    tls = None
+    parts = staticmethod(parts)
 
     def play(self, make):
         """Play rounds; `make(choices, name)` gives the bytes of a client."""
@@ -90,21 +114,26 @@ class FuzzCase(RuleTest):
             self.addCleanup(backend.close)
         proxy = self.serve(
             *(backend.getsockname()[1] for backend in backends),
-            timeouts=SHORT,
+            timeouts=SHORT if self.memory else LONG,
             site={"request_buffer": 1024, "max_body": MAX_BODY, "upgrade": ["websocket"]}
             | self.site,
             pool=self.pool,
+            tls=self.tls,
             web=self.web,
         )
+        if self.memory:
+            proxy.memory.set_limit(self.memory)
         for seed in seeds:
-            traffic = Traffic(seed, backends, self.loose)
+            traffic = Traffic(seed, backends, self.loose, self.memory > 0)
             for number in range(CLIENTS):
                 choices = Random(f"{seed} {number}")
                 stream = make(choices, b"t%d" % number)
                 slow = choices.choice((0, 0, 0, 0, 0, 20, 200))
-                traffic.clients.append(Client(number, parts(choices, stream), slow))
+                traffic.clients.append(
+                    Client(number, self.parts(choices, stream), slow, self.context)
+                )
             try:
-                await traffic.run(self.port)
+                await traffic.run(self.tls_port if self.context else self.port, self.stir)
                 while proxy.clients or proxy.open_backends:
                     await deferLater(reactor, 0.002)
             finally:
@@ -116,10 +145,12 @@ class FuzzCase(RuleTest):
                 # The backends have closed what was kept.
                 await deferLater(reactor, 0.001)
             self.assertEqual(proxy.counters.internal_errors, 0, f"seed {seed}")
+            self.assertEqual(proxy.memory.used, 0, f"seed {seed}")
         for backend in backends:
             backend.close()
         if not alone:
             # They must have had something to get wrong.
+            self.assertGreaterEqual(proxy.memory.filled, int(self.memory > 0))
             for name in self.happen:
                 self.assertGreater(getattr(proxy.counters, name), 0, name)
 
@@ -162,6 +193,60 @@ class Dressed(FuzzCase):
         return self.play(hostile)
 
 
+class Reloaded(FuzzCase):
+    """The configuration changes all the time, under the requests."""
+
+    happen: ClassVar = (*FuzzCase.happen, "backend_reuses")
+
+    def stir(self):
+        self.reloads = getattr(self, "reloads", 0) + 1
+        text = configuration(
+            [int(backend.address[1]) for backend in self.proxy.backends()],
+            timeouts=LONG | {"idle": 20 + self.reloads % 2},
+            site={
+                "request_buffer": (1, 1024, 4096)[self.reloads % 3],
+                "max_body": MAX_BODY,
+                "upgrade": ["websocket"],
+                "schedule": ("url", "round-robin", "connections")[self.reloads // 2 % 3],
+            },
+            pool={"reuse": self.reloads % 2 == 0},
+        )
+        self.service.reload(load_text(text, Path(), "<test>").array.web)
+
+    def test_hostile(self):
+        return self.play(hostile)
+
+
+class Secret(FuzzCase):
+    """Over TLS, where a client ends by asking for it: half of a TLS connection can't be closed."""
+
+    pool: ClassVar = {"reuse": True}
+
+    def test_valid(self):
+        self.context = client_context()
+        self.tls = [certificate("ecdsa", "localhost")]
+        self.happen = ("responses", "backend_reuses", "handshakes")
+        return self.play(valid)
+
+    @staticmethod
+    def parts(choices, stream):
+        tag = b"%08x" % choices.getrandbits(32)
+        stream += b"GET /last-%b HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n" % tag
+        return [part for part in parts(choices, stream) if part != "half"]
+
+
+class Starved(FuzzCase):
+    """All buffers together have so little memory that they wait for each other."""
+
+    pool: ClassVar = {"reuse": True}
+    happen: ClassVar = ("requests_refused", "responses", "backend_reuses")
+    #: Less than can be configured.
+    memory = 32 * 1024
+
+    def test_greedy(self):
+        return self.play(greedy)
+
+
 class FoundTests(FuzzCase):
     """What the fuzz has found, each by itself."""
 
@@ -195,3 +280,39 @@ class FoundTests(FuzzCase):
     async def turns(self):
         for _ in range(10):
             await deferLater(reactor, 0.001)
+
+    def test_pipelines_that_fill_the_memory(self):
+        return Deferred.fromCoroutine(self._pipelines_that_fill_the_memory())
+
+    async def _pipelines_that_fill_the_memory(self):
+        await deferLater(reactor, 0)
+        self._remember_descriptors()
+        (listener,) = listeners(1)
+        self.addCleanup(listener.close)
+        proxy = self.serve(
+            listener.getsockname()[1],
+            timeouts=SHORT,
+            web={"limits": {"buffer_memory": "1MiB"}},
+        )
+        ask = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+        clients = []
+        for _ in range(20):
+            client = socket.create_connection(("127.0.0.1", self.port))
+            self.addCleanup(client.close)
+            client.setblocking(False)
+            client.sendall(ask * (70_000 // len(ask)))
+            clients.append(client)
+        await self.turns()
+        self.assertEqual(proxy.memory.filled, 1)
+        # Whoever is full must be able to become empty again.
+        end = time.monotonic() + 10
+        while proxy.memory.full and time.monotonic() < end:
+            with contextlib.suppress(BlockingIOError):
+                backend, _ = listener.accept()
+                backend.sendall(b"HTTP/1.1 204 OK\r\n\r\n")
+                backend.close()
+            await deferLater(reactor, 0.001)
+        self.assertFalse(proxy.memory.full)
+        for client in clients:
+            client.close()
+        listener.close()

@@ -12,8 +12,10 @@ import contextlib
 import errno
 import select
 import socket
+import ssl
 import struct
 import time
+from collections.abc import Callable
 from random import Random
 
 from twisted.internet import reactor
@@ -24,7 +26,7 @@ from tests.web.scripts import Answer
 from tests.web.strict import Message, backend_requests
 
 #: Steps until a round must be over, and seconds.
-STEPS, SECONDS = 20_000, 30.0
+STEPS, SECONDS = 30_000, 60.0
 #: Bytes of a request's body that the proxy is configured to take.
 MAX_BODY = 10_000
 _RESET = struct.pack("ii", 1, 0)
@@ -40,8 +42,13 @@ class Client:
     A part is bytes, a number of steps to wait, or "half" (no more comes) or "reset".
     """
 
-    def __init__(self, number: int, parts: list, slow: int = 0) -> None:
-        """`slow`: steps in which it reads nothing, then every so many it reads a little."""
+    def __init__(
+        self, number: int, parts: list, slow: int = 0, context: ssl.SSLContext | None = None
+    ) -> None:
+        """`slow`: steps in which it reads nothing, then every so many it reads a little.
+
+        `context`: to speak TLS.
+        """
         self.name = f"127.{1 + number // 60000}.{number // 250 % 240}.{1 + number % 250}"
         self.parts = parts
         self.stream = b"".join(part for part in parts if isinstance(part, bytes))
@@ -55,15 +62,26 @@ class Client:
         if slow:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
         self.at = 0
+        self.context = context
+        self.shaking = context is not None
 
     def connect(self, port: int) -> None:
         self.sock.bind((self.name, 0))
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.sock.connect(("127.0.0.1", port))
         self.sock.setblocking(False)
+        if self.context is not None:
+            self.sock = self.context.wrap_socket(
+                self.sock, do_handshake_on_connect=False, suppress_ragged_eofs=False
+            )
 
     def step(self) -> None:
         if self.end:
+            return
+        if self.shaking:
+            with contextlib.suppress(ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                self.sock.do_handshake()
+                self.shaking = False
             return
         if self.at < len(self.parts):
             self._act(self.parts[self.at])
@@ -87,7 +105,7 @@ class Client:
         else:
             try:
                 taken = self.sock.send(part)
-            except BlockingIOError:
+            except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
                 taken = 0
             except OSError as error:
                 # What the proxy said before is still to be read. A reset is told once; behind a
@@ -103,7 +121,7 @@ class Client:
     def _read(self) -> None:
         try:
             data = self.sock.recv(65536)
-        except BlockingIOError:
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return
         except OSError:
             self.finish("reset")
@@ -138,6 +156,8 @@ class Seen:
         self.answers: list[Answer] = []
         #: Where the bytes of another protocol begin; -1: nowhere.
         self.tunnel = -1
+        #: Bytes received when more than a response was sent; -1: it never was.
+        self.said_more = -1
         #: Who closed: "us", "them", "": nobody yet.
         self.closed = ""
         self.stale = False
@@ -173,6 +193,7 @@ class Seen:
             if len(self.order) == self.answered:
                 # At once: in the next step one may be there.
                 self.answer.spared()
+                self.said_more = len(self.received)
                 self.actions[0] = POISON
                 self._act(POISON)
                 return
@@ -254,11 +275,16 @@ class Traffic:
     """One round: `clients` against the proxy at `port`, with `listeners` as its backends."""
 
     def __init__(
-        self, seed: int, listeners: list[socket.socket], loose: frozenset[bytes] = frozenset()
+        self,
+        seed: int,
+        listeners: list[socket.socket],
+        loose: frozenset[bytes] = frozenset(),
+        strained: bool = False,
     ) -> None:
-        """`loose`: names of fields that the proxy may change."""
+        """`loose`: names of fields that the proxy may change. `strained`: its deadlines pass."""
         self.seed = seed
         self.loose = loose
+        self.strained = strained
         self.listeners = listeners
         self.clients: list[Client] = []
         self.seen: list[Seen] = []
@@ -285,12 +311,14 @@ class Traffic:
             self.answers[request.target, again] = answer
         return answer
 
-    async def run(self, port: int) -> None:
-        """Play until every client has ended."""
+    async def run(self, port: int, stir: Callable[[], object] | None = None) -> None:
+        """Play until every client has ended. `stir` is called now and then."""
         end = time.monotonic() + SECONDS
         for client in self.clients:
             client.connect(port)
-        for _ in range(STEPS):
+        for step in range(STEPS):
+            if stir is not None and step % 20 == 10:
+                stir()
             self._accept()
             for client in self.clients:
                 client.step()

@@ -23,17 +23,25 @@ def check(traffic: Traffic) -> None:
     def lookup(target: bytes) -> list[Answer] | None:
         """What backends may have answered; None: who knows."""
         tries = [answer for (asked, _), answer in traffic.answers.items() if asked == target]
-        faulty = target in excused or any(answer.faulty for answer in tries)
-        return None if faulty else tries
+        faulty = any(answer.faulty for answer in tries) and not tries[0].bad
+        return None if faulty or target in excused else tries
 
     arrived: dict[str, list[tuple[int, Message, bool, Seen]]] = {}
     for seen in traffic.seen:
+        if 0 <= seen.said_more < len(seen.received):
+            raise BreachError(f"asked again, having said more: {bytes(seen.received)!r}")
+        several = len(seen.order) > 1
         for number, message, whole in _messages(seen):
+            if several and (message.body or message.framing == "chunked"):
+                # Who doesn't read it would take it for the next request.
+                raise BreachError(f"a body on a shared connection: {bytes(seen.received)!r}")
             names = message.all(b"x-forwarded-for")
             if len(names) != 1:
                 raise BreachError(f"X-Forwarded-For {names} in {message}")
             if any(answer.faulty for answer in seen.answers[:number]):
                 excused.add(message.target)
+            elif not all(answer.keep for answer in seen.answers[:number]):
+                raise BreachError(f"asked again, having said it closes: {bytes(seen.received)!r}")
             # The last address is that of whoever is connected.
             name = names[0].rpartition(b", ")[2].decode()
             arrived.setdefault(name, []).append((seen.order[number], message, whole, seen))
@@ -44,7 +52,7 @@ def check(traffic: Traffic) -> None:
             came = sorted(arrived.pop(client.name, []), key=lambda item: item[0])
             _check_requests(traffic.loose, client, wanted, came)
             if client.end != "left":
-                _check_responses(client, wanted, last, lookup)
+                _check_responses(client, wanted, last, lookup, traffic.strained)
         except BreachError as breach:
             raise BreachError(f"{breach}\n{story(traffic, client)}") from None
     if arrived:
@@ -112,7 +120,7 @@ def _check_requests(
 
 
 def _check_responses(
-    client: Client, wanted: list[Meant], last: Message | None, lookup: Lookup
+    client: Client, wanted: list[Meant], last: Message | None, lookup: Lookup, strained: bool
 ) -> None:
     asked = [(one.method, one.asked.minor) for one in wanted]
     clean = client.end == "eof"
@@ -128,11 +136,11 @@ def _check_responses(
         raise BreachError(f"{len(got)} responses to {len(wanted)} requests")
     for number, response in enumerate(got):
         if number < len(wanted):
-            _check_response(wanted[number], response, True, lookup)
+            _check_response(wanted[number], response, True, lookup, strained)
         elif response.all(b"x-tag"):
             raise BreachError(f"a backend's response to what was no request: {response}")
     if reading.partial is not None and reading.partial.headed and len(got) < len(wanted):
-        _check_response(wanted[len(got)], reading.partial, False, lookup)
+        _check_response(wanted[len(got)], reading.partial, False, lookup, strained)
     whole = sum(one.whole for one in wanted)
     if clean and len(got) < whole:
         last = got[-1] if got else None
@@ -146,20 +154,21 @@ def _check_responses(
             raise BreachError(f"{len(got)} responses to {whole} requests, and no end shown")
 
 
-def _check_response(one: Meant, response: Message, whole: bool, lookup: Lookup) -> None:
+def _check_response(
+    one: Meant, response: Message, whole: bool, lookup: Lookup, strained: bool
+) -> None:
     tags = response.all(b"x-tag")
     tries = lookup(one.target)
     if tries is None:
         return
+    if len(tries) == 1 and tries[0].bad:
+        if response.status < 400 or tags:
+            raise BreachError(f"taken from a backend that doesn't speak HTTP: {response}")
+        return
     if response.status == 101 and not offers(one.asked):
         raise BreachError(f"switched: {response}")
     if not tags:
-        if response.status not in (400, 404, 408, 413, 502, 503, 504):
-            raise BreachError(f"whose is this: {response}")
-        if response.status in (400, 404, 408, 413) and one.whole and response.status != 413:
-            raise BreachError(f"refused: {response} to {one}")
-        if response.all(b"x-poison"):
-            raise BreachError(f"poisoned: {response}")
+        _check_refusal(one, response, tries, strained)
         return
     if tags != [one.target]:
         raise BreachError(f"the response for {tags} came to {one.target!r}")
@@ -167,3 +176,16 @@ def _check_response(one: Meant, response: Message, whole: bool, lookup: Lookup) 
     fits = [answer for answer in tries if answer.status == response.status]
     if not any(answer.gives(body, whole) for answer in fits):
         raise BreachError(f"another body: {response}: {body[:100]!r}")
+
+
+def _check_refusal(one: Meant, response: Message, tries: list[Answer], strained: bool) -> None:
+    """An answer of the proxy's own: only where there is a reason for it."""
+    status = response.status
+    if response.all(b"x-poison") or status not in (400, 408, 413, 502, 503, 504):
+        raise BreachError(f"whose is this: {response}")
+    if strained or not one.whole:
+        return
+    if status in (400, 408):
+        raise BreachError(f"refused: {response} to {one}")
+    if status > 500 and any(answer.whole and not answer.early for answer in tries):
+        raise BreachError(f"a good answer was lost: {response} to {one}")
