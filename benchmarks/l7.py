@@ -45,7 +45,7 @@ MAXIMUM_PASSES = 20
 MAXIMUM_SECONDS = 30
 MAXIMUM_CONNECTIONS = 512
 
-NOT_YET = "Backend reuse: not measured. DLBA can't keep backend connections yet."
+NOT_YET = "Backend reuse: not measured yet."
 
 WEAKNESSES = """\
 Weaknesses: everything runs on one machine over loopback, so the kernel does a part of the backend's
