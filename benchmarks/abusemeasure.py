@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import attrs
 
-from benchmarks.abuseplan import SLACK, Attack
+from benchmarks.abuseplan import FEW, SLACK, Attack
 
 __all__ = ["Load", "Result", "Usage", "Window", "missed", "percentile", "ratio"]
 
@@ -134,6 +134,11 @@ class Result:
                 found.append(
                     f"attackers: expected to be cut after {self.due:g} s, took {cut:.1f} s"
                 )
+        if self.attack.exhausts and self.subject == "dlba" and self.peak.descriptors < FEW - 5:
+            # The others keep to a limit of their own, as DLBA would if it weren't told otherwise.
+            found.append(
+                f"descriptors: expected all {FEW} to be in use, got {self.peak.descriptors}"
+            )
         for window, when in ((self.under, "under attack"), (self.after, "afterwards")):
             if window.failed:
                 why = "; ".join(window.errors)

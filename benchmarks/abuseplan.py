@@ -11,10 +11,14 @@ from typing import Final
 
 import attrs
 
-__all__ = ["ATTACKS", "DEADLINES", "QUICK_DEADLINES", "SLACK", "Attack", "Deadlines"]
+__all__ = ["ATTACKS", "DEADLINES", "FEW", "QUICK_DEADLINES", "SLACK", "Attack", "Deadlines"]
 
 SLACK: Final = 0.75
 """Seconds: how late a cut may be seen. DLBA looks at deadlines eight times a second."""
+
+
+FEW: Final = 300
+"""Descriptors of a process that is to run out of them."""
 
 
 @attrs.frozen
@@ -129,5 +133,5 @@ ATTACKS: Final = (
     Attack("dead backends", "dead", 50, ends=ANSWER),
     Attack("mute backends", "mute", 50, 200, deadline="response", answered=True),
     Attack("stuck uploads", "stuck upload", 10, 20, deadline="response"),
-    Attack("no descriptors", "nothing", 300, 600, exhausts=True),
+    Attack("no descriptors", "nothing", 1000, 600, exhausts=True),
 )

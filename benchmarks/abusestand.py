@@ -24,7 +24,7 @@ import attrs
 from benchmarks import abusesetups
 from benchmarks.abusebytes import BIG
 from benchmarks.abusemeasure import DESCRIPTORS, SETTLED, Load, Result, Usage, Window
-from benchmarks.abuseplan import SLACK, Attack, Deadlines
+from benchmarks.abuseplan import FEW, SLACK, Attack, Deadlines
 from benchmarks.processes import BenchmarkError, Child, free_ports, split_cores
 from benchmarks.setups import BODY, Ports
 
@@ -33,9 +33,6 @@ __all__ = ["DLBA", "PEERS", "AbuseStand", "Timing", "make_certificate", "usage_o
 DLBA: Final = "dlba"
 PEERS: Final = ("haproxy", "nginx")
 ROOT: Final = Path(__file__).resolve().parent.parent
-
-FEW: Final = 300
-"""Descriptors of a process that is to run out of them."""
 
 SAMPLE: Final = 0.1
 """Seconds between two looks at memory and descriptors."""

@@ -185,6 +185,8 @@ class MeasureTests(SynchronousTestCase):
         self.problem("descriptors: 980 more", settled=None, left=Usage(50 << 20, 1000))
         self.problem("memory", left=Usage((51 << 20) + MEMORY, 20))
         self.problem("internal errors: 3", internal_errors=3)
+        self.problem("all 300", name="no descriptors", peak=Usage(60 << 20, 240), due=None)
+        self.assertEqual(result("no descriptors", peak=Usage(60 << 20, 300)).problems(), [])
         self.problem("went wrong", problem="went wrong")
 
     def test_a_cut_within_the_slack_is_fine(self):
