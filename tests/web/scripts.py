@@ -83,12 +83,15 @@ class Answer:
             self.whole = False
         elif kind == 15:
             self.actions.append(choices.randrange(50))
-        self.actions += [
-            action
-            for piece in pieces(choices, data)
-            for action in (piece, choices.choice((0, 0, 2)))
-        ]
-        if kind in (16, 17):
+        cut = pieces(choices, data)
+        self.more_at_once = kind == 17 and bool(cut) and not self.until_close
+        if self.more_at_once:
+            cut[-1] += POISON
+        for piece in cut:
+            self.actions += [piece, choices.choice((0, 0, 2))]
+        if self.more_at_once:
+            self.actions[-1] = "said more"
+        elif kind == 16:
             # More than was asked for, at once or later: it belongs to nobody.
             self.actions += [choices.choice((0, 1, 9)), "spare"]
         if not self.keep or self.faulty or not self.whole or choices.randrange(4) == 0:

@@ -209,6 +209,9 @@ class Seen:
             if taken < len(action):
                 self.actions[0] = action[taken:]
                 return
+            if self.actions[1:2] == ["said more"]:
+                self.said_more = len(self.received)
+                del self.actions[1]
         self.actions.pop(0)
 
     def _read(self) -> None:

@@ -38,6 +38,8 @@ def check(traffic: Traffic) -> None:
             names = message.all(b"x-forwarded-for")
             if len(names) != 1:
                 raise BreachError(f"X-Forwarded-For {names} in {message}")
+            if number and message.method not in IDEMPOTENT:
+                raise BreachError(f"what may not be sent twice, on a kept connection: {message}")
             if any(answer.faulty for answer in seen.answers[:number]):
                 excused.add(message.target)
             elif not all(answer.keep for answer in seen.answers[:number]):
