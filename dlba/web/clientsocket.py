@@ -273,8 +273,12 @@ class ClientSocket(Keeping):
         if self.backlog and self._state == _OPEN and self._is_taking():
             self.limit(self._proxy.timeouts.write)
             return
-        if self._state == _OPEN and self._then is None:
-            self._front.expire(now)
+        if self._serves():
+            if self._reading and not self.backlog:
+                # We may be late: what has come in time counts.
+                self._read()
+            if self._serves() and self.deadline <= now:
+                self._front.expire(now)
             return
         if self._state == _HANDSHAKE:
             self._proxy.counters.handshakes_failed += 1
@@ -282,6 +286,10 @@ class ClientSocket(Keeping):
             self._end(self._stream.close)
         else:
             self.reset()
+
+    def _serves(self) -> bool:
+        """Whether nothing has begun to end it."""
+        return self._state == _OPEN and self._then is None
 
     def _is_taking(self) -> bool:
         """Whether the client takes bytes from the kernel, though too few to make room for more.

@@ -236,7 +236,7 @@ class Exchange:
             self._front.broken("cD")
         elif self._waits_for_body():
             self._front.body_timed_out()
-        else:
+        elif side is None or not self._hears(side, now):
             counters.backend_timeouts += 1
             self.abandon()
             if self.responding:
@@ -244,6 +244,11 @@ class Exchange:
                 self._front.broken("sD")
             else:
                 self._front.failed(504, "the web server took too long to answer", "sH")
+
+    def _hears(self, side: BackendSide, now: float) -> bool:
+        """Whether something has come in time after all: it may be us who are late."""
+        side.read()
+        return self._side is not side or self._front.socket.deadline > now
 
     def _waits_for_body(self) -> bool:
         """Whether it is the client's turn: the backend has taken what there is of the request."""

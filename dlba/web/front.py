@@ -96,7 +96,8 @@ class ClientSide(Protocol):
 
     `host`: the client's address; `tls`: it speaks TLS; `trusted`: it is a proxy whose forwarding
     fields count; `forwarded`: the fields X-Forwarded-For and -Proto for a client that isn't.
-    `backlog`: bytes that the client hasn't taken yet; `read_size`: how many may come with one read.
+    `backlog`: bytes that the client hasn't taken yet; `deadline`: of whatever is waited for,
+    seconds, monotonic; `read_size`: how many may come with one read.
     """
 
     host: str
@@ -104,6 +105,7 @@ class ClientSide(Protocol):
     trusted: bool
     forwarded: bytes
     backlog: int
+    deadline: float
 
     @property
     def read_size(self) -> int: ...

@@ -6,8 +6,10 @@ behind a Twisted site.
 
 from __future__ import annotations
 
+import ctypes
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
 
 from twisted.logger import Logger
 
@@ -18,6 +20,10 @@ if TYPE_CHECKING:
     from dlba.web.proxy import Proxy
 
 __all__ = ["Running"]
+
+
+#: Clients at once that are worth a walk through the heap, some milliseconds, when they are gone.
+CROWD: Final = 512
 
 
 class Running:
@@ -31,6 +37,8 @@ class Running:
         self.checker = Checker(reactor, proxy)
         self.configured()
         self.sweep_call: Any = None
+        #: Clients at once, at most, since memory was given back.
+        self._most = 0
 
     def configured(self) -> None:
         """The proxy has taken over another configuration: check the backends that it names."""
@@ -66,4 +74,28 @@ class Running:
             for client in tuple(proxy.clients):
                 client.squeeze()
         proxy.memory.tick(now)
+        self._trim(len(proxy.clients))
         self.sweep_call = self._reactor.callLater(TICK, self._sweep)
+
+    def _trim(self, clients: int) -> None:
+        """After a crowd has gone, give the system back what the allocator keeps for the next one.
+
+        What OpenSSL had for 5,000 idle clients is a hundred megabytes that are free and in pieces.
+        """
+        if clients > self._most:
+            self._most = clients
+        elif self._most > CROWD and clients < self._most // 4:
+            self._most = clients
+            give_back(0)
+
+
+def _find_trim() -> Callable[[int], Any]:
+    """glibc's malloc_trim; elsewhere what does nothing."""
+    try:
+        return ctypes.CDLL(None).malloc_trim
+    except (AttributeError, OSError):
+        return lambda pad: None
+
+
+#: Gives free memory back to the system; takes the bytes to keep.
+give_back: Final = _find_trim()

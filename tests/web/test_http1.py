@@ -702,6 +702,35 @@ class Deadlines(Http1Test):
     """Clients that take too long."""
 
     @in_thread
+    def test_what_came_in_time_counts_though_we_are_late(self):
+        """The reactor stands still across a deadline: the request and the answer were there."""
+        go = threading.Event()
+
+        def script(wire: Wire) -> None:
+            if wire.request().line.startswith(b"GET /first"):
+                wire.send(reply(b"first"))
+                return
+            wires.append(wire)
+            go.wait(20)
+
+        wires: list[Wire] = []
+        self.backend(script)
+        self.serve(timeouts={"idle": 0.4, "response": 0.4})
+        client = self.client()
+        client.send(get("/first"))
+        self.assertEqual(client.response().body, b"first")
+
+        def late(sock: socket.socket, data: bytes) -> None:
+            sock.sendall(data)
+            time.sleep(0.8)
+
+        self.on_reactor(late, client.sock, get("/"))
+        (wire,) = eventually(lambda: wires, "the request has reached the backend")
+        self.on_reactor(late, wire.sock, reply(b"in time"))
+        self.assertEqual(client.response().body, b"in time")
+        go.set()
+
+    @in_thread
     def test_silence_is_closed_silently(self):
         self.echo()
         self.serve(timeouts={"head": 0.2})
