@@ -52,7 +52,6 @@ class Http1:
         "_advancing",
         "_body",
         "_chunked",
-        "_collected",
         "_eof",
         "_exchange",
         "_first",
@@ -79,8 +78,6 @@ class Http1:
         self._body: RequestBody | None = None
         #: The request has been read to its end.
         self.complete = True
-        #: What has come of the body before a backend is connected.
-        self._collected: bytes | bytearray = b""
         #: The response goes out chunked; the connection stays after it.
         self._chunked = False
         self._keep = True
@@ -118,8 +115,8 @@ class Http1:
         """See `ClientFront`."""
         if self._exchange is not None:
             self._exchange.squeeze()
-        elif self._collected:
-            self._send_collected()
+        elif self._body is not None and self._body.collected:
+            self._send_collected(self._body)
 
     def drained(self) -> None:
         """See `ClientFront`."""
@@ -317,29 +314,21 @@ class Http1:
 
     def _collect(self, reader: RequestBody, body: bytes) -> None:
         """Keep `body` until the request is complete, or too large to be kept."""
-        if not self._collected:
-            self._collected = body
-        elif isinstance(self._collected, bytearray):
-            # One object, however small the pieces are.
-            self._collected += body
-        else:
-            self._collected = bytearray(self._collected)
-            self._collected += body
+        reader.collect(body)
         site = self._site
         assert site is not None
         if self.complete or reader.size >= site.request_buffer or self._proxy.memory.tight:
-            self._send_collected()
+            self._send_collected(reader)
         else:
             self._hold(reader.size + reader.held)
             self.socket.limit(self._proxy.timeouts.body)
 
-    def _send_collected(self) -> None:
+    def _send_collected(self, reader: RequestBody) -> None:
         """Begin the exchange with what has come of the body."""
         request, site = self._request, self._site
         assert request is not None
         assert site is not None
-        whole = bytes(self._collected)
-        self._collected = b""
+        whole = reader.give()
         if self.socket.held:
             self._hold(len(self._heads.buffer))
         self._exchange = exchange = Exchange(self._proxy, self, request, site)
@@ -514,7 +503,7 @@ class Http1:
         self._keep = keep
         self._record(termination, line)
         self._exchange = None
-        self._collected = b""
+        self._body = None
         if keep:
             self._forget_request()
             self._wait()

@@ -1,4 +1,4 @@
-"""Decides where a request's body ends, and when it is too large or too slow.
+"""Decides where a request's body ends, and when it is too large or too slow; keeps what has come.
 
 By length or chunked, in any pieces; what comes behind the body is the next request. A body is too
 slow when, after a time of grace, it has come with less than `RATE` bytes a second: a client that
@@ -25,7 +25,8 @@ class RequestBody:
 
     `length`: as in `RequestHead.length`, not None. `largest`: bytes, None for no limit.
     `trailer_bytes`, `trailers`: limits of the trailer section. `size`: bytes of the body so far,
-    decoded. `complete`: it has been read to its end; then `rest` is what came behind it.
+    decoded. `complete`: it has been read to its end; then `rest` is what came behind it. `pieces`:
+    chunks that were taken last. `collected`: the parts that wait for a backend, as one object.
     """
 
     __slots__ = (
@@ -34,6 +35,7 @@ class RequestBody:
         "_left",
         "_since",
         "_since_size",
+        "collected",
         "complete",
         "pieces",
         "rest",
@@ -52,8 +54,8 @@ class RequestBody:
         self._since = now
         self._since_size = 0
         self.size = 0
-        #: Chunks that were taken last.
         self.pieces = 0
+        self.collected: bytes | bytearray = b""
         self.complete = length == 0
         self.rest = b""
 
@@ -81,6 +83,22 @@ class RequestBody:
         if self._largest is not None and self.size > self._largest:
             raise HeadError(413, "the request's body is too large")
         return body
+
+    def collect(self, part: bytes) -> None:
+        """Keep `part`, as `take` has given it, behind what is kept already."""
+        if not self.collected:
+            self.collected = part
+        else:
+            if isinstance(self.collected, bytes):
+                # One object, however small the parts are.
+                self.collected = bytearray(self.collected)
+            self.collected += part
+
+    def give(self) -> bytes:
+        """What was collected; it is kept no longer."""
+        whole = bytes(self.collected)
+        self.collected = b""
+        return whole
 
     @property
     def held(self) -> int:

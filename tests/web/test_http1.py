@@ -157,9 +157,9 @@ class Kept(Http1Test):
         front = self.only_client()._front
         for _ in range(2000):
             client.send(b"x")
-        eventually(lambda: len(front._collected) == 2000, "the body is collected")
+        eventually(lambda: front._body and front._body.size == 2000, "the body is collected")
         # A list of its pieces would take some 40 bytes for each.
-        self.assertLess(sys.getsizeof(front._collected), 3000)
+        self.assertLess(sys.getsizeof(front._body.collected), 3000)
         client.send(b"x")
         self.assertEqual(client.response().status, 200)
 

@@ -38,6 +38,22 @@ class EndTests(SynchronousTestCase):
         self.assertEqual(error.status, 400)
 
 
+class CollectTests(SynchronousTestCase):
+    def test_parts_become_one(self):
+        reader = body(6)
+        for part in (b"ab", b"c", b"def"):
+            reader.collect(part)
+        self.assertEqual(reader.collected, b"abcdef")
+        whole = reader.give()
+        self.assertEqual((whole, type(whole)), (b"abcdef", bytes))
+        self.assertEqual((reader.collected, reader.give()), (b"", b""))
+
+    def test_one_part_is_not_copied(self):
+        reader, part = body(6), b"abcdef"
+        reader.collect(part)
+        self.assertIs(reader.give(), part)
+
+
 class SizeTests(SynchronousTestCase):
     def test_announced(self):
         self.assertFalse(body(10, largest=10).complete)
