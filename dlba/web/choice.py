@@ -57,8 +57,9 @@ class Site:
         self.max_body = config.max_body
         self.request_buffer = config.request_buffer
         self.cookie = cookie_rule(config.persistence, all_tls)
-        self.request_headers = HeaderChanges(config.request_headers)
-        self.response_headers = HeaderChanges(config.response_headers)
+        #: None: nothing is to be changed.
+        self.request_headers = HeaderChanges(config.request_headers) or None
+        self.response_headers = HeaderChanges(config.response_headers) or None
         #: Lower case.
         self.upgrade = frozenset(token.encode() for token in config.upgrade)
         hosts = [host.encode() for host in config.hosts]

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from dlba.web.choice import Site
     from dlba.web.front import ExchangeFront
     from dlba.web.head import RequestHead
-    from dlba.web.pool import Backend
     from dlba.web.proxy import Proxy
     from dlba.web.response import ResponseHead
 
@@ -42,7 +41,7 @@ UPLOAD_LIMIT: Final = 64 * 1024
 class Exchange:
     """One request and its response.
 
-    `backend`, `reason`, `retries`: for the log. `responding`: the final response's head has gone
+    `delivery`: how it found its backend. `responding`: the final response's head has gone
     to the client.
     """
 
@@ -50,7 +49,6 @@ class Exchange:
         "_answered_at",
         "_begun_at",
         "_connected_at",
-        "_delivery",
         "_front",
         "_keep",
         "_offer",
@@ -61,6 +59,7 @@ class Exchange:
         "_side",
         "_site",
         "_upload_chunked",
+        "delivery",
         "responding",
     )
 
@@ -72,7 +71,7 @@ class Exchange:
         self._request = request
         self._site = site
         self.responding = False
-        self._delivery = Delivery(proxy, request, site)
+        self.delivery = Delivery(proxy, request, site)
         self._side: BackendSide | None = None
         #: The protocols that the backend may switch to, as it is told; b"": none.
         self._offer = b""
@@ -84,21 +83,6 @@ class Exchange:
         #: When the exchange was begun, connected, and answered; -1: not yet.
         self._begun_at = 0.0
         self._connected_at = self._answered_at = -1.0
-
-    @property
-    def backend(self) -> Backend | None:
-        """The backend that was tried last."""
-        return self._delivery.backend
-
-    @property
-    def reason(self) -> str:
-        """Why that backend was chosen."""
-        return self._delivery.reason
-
-    @property
-    def retries(self) -> int:
-        """How many other backends were tried before it."""
-        return self._delivery.retries
 
     # From the front
 
@@ -131,16 +115,16 @@ class Exchange:
             end = KEEP
             self._keep = True
         fields = request.fields
-        if site.request_headers:
+        if site.request_headers is not None:
             fields = site.request_headers.apply(fields)
         data = request_head(request, fields, self._added(request), length, end) + body
         reusable = self._keep and request.method in IDEMPOTENT
-        self._take(self._delivery.start(self, data, values, now, reusable), now)
+        self._take(self.delivery.start(self, data, values, now, reusable), now)
 
     def _take(self, side: BackendSide | None, now: float) -> None:
         """Go on with `side`, begun at `now`; None: there is none to be had."""
         if side is None:
-            self._front.failed(*self._delivery.failure)
+            self._front.failed(*self.delivery.failure)
             return
         self._side = side
         if side.connected:
@@ -149,15 +133,18 @@ class Exchange:
                 self._front.resume_body()
         else:
             self._front.pause_body()
-            self._front.socket.limit(self._delivery.patience(now))
+            self._front.socket.limit(self.delivery.patience(now))
 
     def _added(self, request: RequestHead) -> bytes:
         """The field lines that we add to the request: forwarding, Via, a Host where none came."""
         proxy = self._proxy
         socket = self._front.socket
         host = request.host_field
-        needed = not host and self._site.request_headers.host is None
-        own_host = socket.own_host() if needed else b""
+        own_host = b""
+        if not host:
+            changes = self._site.request_headers
+            if changes is None or changes.host is None:
+                own_host = socket.own_host()
         if socket.trusted:
             added = proxy.forwarding.fields(request.forwarding, socket.host, socket.tls, host)
             if own_host:
@@ -195,7 +182,7 @@ class Exchange:
 
     def abandon(self) -> None:
         """End the backend's side; the front ends the client's."""
-        self._delivery.release()
+        self.delivery.release()
         self._drop_side()
 
     def _drop_side(self) -> None:
@@ -206,7 +193,7 @@ class Exchange:
     def squeeze(self) -> None:
         """Memory is full: what was sent isn't kept for another try."""
         if self._side is not None and self._side.connected:
-            self._delivery.release()
+            self.delivery.release()
 
     def touch(self) -> None:
         """Something moved: set the deadline of whoever is waited for now."""
@@ -264,7 +251,7 @@ class Exchange:
     def times(self) -> tuple[float, float, float]:
         """Seconds for the queue, the connect and the response's head; -1: not reached."""
         connected = self._connected_at
-        begun = self._delivery.begun or self._begun_at
+        begun = self.delivery.begun or self._begun_at
         return (
             begun - self._begun_at,
             connected - begun if connected >= 0 else -1.0,
@@ -276,7 +263,7 @@ class Exchange:
     def connected(self) -> None:
         """The backend's kernel has taken a byte of the request."""
         self._connected_at = time.monotonic()
-        self._delivery.arrived(self._front.complete)
+        self.delivery.arrived(self._front.complete)
         self.touch()
 
     def upload_drained(self) -> None:
@@ -312,7 +299,7 @@ class Exchange:
     def _unreachable(self, now: float, reason: str, timed_out: bool = False) -> None:
         """The connection couldn't be made."""
         self._drop_side()
-        self._take(self._delivery.unreachable(self, now, reason, timed_out), now)
+        self._take(self.delivery.unreachable(self, now, reason, timed_out), now)
 
     def _broke(self) -> None:
         """The connection ended before the response did."""
@@ -323,12 +310,12 @@ class Exchange:
             self._front.broken("SD")
             return
         now = time.monotonic()
-        side = None if self._reader.heard else self._delivery.again(self, now)
+        side = None if self._reader.heard else self.delivery.again(self, now)
         if side is not None:
             self._take(side, now)
             return
         counters.backend_errors += 1
-        self._delivery.release()
+        self.delivery.release()
         self._front.failed(502, "the web server closed the connection too soon", "SH")
 
     # The response
@@ -346,7 +333,7 @@ class Exchange:
             if response is None:
                 self.touch()
                 return
-            if response.status == 408 and self._delivery.kept:
+            if response.status == 408 and self.delivery.kept:
                 # "Closed while idle": it isn't about this request (RFC 9110 15.5.9).
                 self._reader = ResponseReader(self._request.method == b"HEAD")
                 self._broke()
@@ -363,17 +350,18 @@ class Exchange:
 
     def _answered(self, response: ResponseHead) -> bytes:
         """The backend has answered: the field lines that go to the client."""
-        self._delivery.release()
+        delivery = self.delivery
+        delivery.release()
         self._answered_at = time.monotonic()
         fields = response.fields
         site = self._site
-        backend = self.backend
+        backend = delivery.backend
         assert backend is not None
-        if site.response_headers:
+        if site.response_headers is not None:
             fields = site.response_headers.apply(fields)
         if site.schedule == "cookie":
             fields, given = inject(
-                fields, site.cookie, backend.token, self.reason != "cookie", time.time()
+                fields, site.cookie, backend.token, delivery.reason != "cookie", time.time()
             )
             if given:
                 backend.cookie_groups += given
@@ -389,10 +377,10 @@ class Exchange:
         fields = self._answered(response)
         self.responding = True
         side, self._side = self._side, None
-        backend = self.backend
+        backend = self.delivery.backend
         assert backend is not None
         assert side is not None
-        backend.answered(self._answered_at - self._delivery.begun)
+        backend.answered(self._answered_at - self.delivery.begun)
         self._proxy.counters.tunnels += 1
         self._front.switch(response, fields, side, self._reader.rest())
 
@@ -418,7 +406,7 @@ class Exchange:
     def _bad_response(self) -> None:
         """What the backend says isn't HTTP."""
         side = self._side
-        if self._delivery.repeatable and side is not None and side.met_itself():
+        if self.delivery.repeatable and side is not None and side.met_itself():
             self._reader = ResponseReader(self._request.method == b"HEAD")
             self._unreachable(time.monotonic(), "connected to itself")
             return
@@ -432,12 +420,12 @@ class Exchange:
             self._front.failed(502, "the web server sent an invalid response", "PH")
 
     def _finish(self, more: bool) -> None:
-        backend = self.backend
+        backend = self.delivery.backend
         side, self._side = self._side, None
         response = self._response
         assert backend is not None
         assert response is not None
-        backend.answered(self._answered_at - self._delivery.begun)
+        backend.answered(self._answered_at - self.delivery.begun)
         self._proxy.counters.responses += 1
         if side is not None:
             config = self._site.pool.config

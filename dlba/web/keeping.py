@@ -66,6 +66,8 @@ class Keeping:
 
     def _drop(self) -> None:
         """Keep nothing any more."""
+        if not self.backlog and not self.held:
+            return
         self._parts.clear()
         self.backlog = self.held = 0
         self._count()

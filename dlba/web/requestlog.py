@@ -64,11 +64,12 @@ class RequestLog:
         backend = None
         reason = "-"
         if exchange is not None:
-            reason = exchange.reason
-            retries = exchange.retries
+            delivery = exchange.delivery
+            reason = delivery.reason
+            retries = delivery.retries
             queue, connect, response = exchange.times()
-            if exchange.backend is not None:
-                backend = exchange.backend.name
+            if delivery.backend is not None:
+                backend = delivery.backend.name
         began = self.began
         host = socket.host
         if socket.trusted and request is not None:
