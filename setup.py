@@ -22,6 +22,8 @@ TEST = [
     "jsonschema>=4.18",
     "pytest>=8",
     "pytest-twisted>=1.14",
+    # A real client and server for upgraded connections.
+    "websockets>=14",
 ]
 
 setup(
@@ -78,8 +80,6 @@ setup(
             "ruff>=0.9",
             "towncrier>=24.8",
             "types-PyYAML",
-            # A real client for upgraded connections.
-            "websockets>=14",
         ],
     },
     entry_points={"console_scripts": ["dlba = dlba.cli:main"]},
