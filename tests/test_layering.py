@@ -289,6 +289,7 @@ ADAPTERS = (
     "dlba.web.delivery",
     "dlba.web.exchange",
     "dlba.web.http1",
+    "dlba.web.http1request",
     "dlba.web.listener",
     "dlba.web.proxy",
     "dlba.web.requestlog",

@@ -9,6 +9,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from dlba.web.head import HEAD_END
+
 if TYPE_CHECKING:
     from dlba.web.choice import Site
     from dlba.web.clientsocket import ClientSocket
@@ -28,13 +30,9 @@ class RequestLog:
 
     __slots__ = ("began", "body_bytes", "head_at", "head_bytes", "status")
 
-    def __init__(self) -> None:
-        self.reset()
-
-    def reset(self) -> None:
-        """Ready for the next request."""
-        self.began = 0.0
-        self.head_at = 0.0
+    def __init__(self, began: float = 0.0, head_at: float = 0.0) -> None:
+        self.began = began
+        self.head_at = head_at
         self.status = 0
         self.head_bytes = 0
         self.body_bytes = 0
@@ -44,6 +42,11 @@ class RequestLog:
         self.status = status
         self.head_bytes = head_bytes
         self.body_bytes = body_bytes
+
+    def answered_whole(self, status: int, data: bytes) -> None:
+        """A whole response of our own, `data`, was sent."""
+        head_bytes = data.index(HEAD_END) + len(HEAD_END)
+        self.answered(status, head_bytes, len(data) - head_bytes)
 
     def write(
         self,

@@ -39,6 +39,8 @@ from dlba.config.keys import SecretKey
 from dlba.config.load import load_text
 from dlba.monitor.accesslog import Record
 from dlba.web.clientsocket import ClientSocket
+from dlba.web.exchange import Exchange
+from dlba.web.http1 import Http1
 from dlba.web.proxy import Proxy
 from dlba.web.service import WebService
 
@@ -321,6 +323,22 @@ def closed_port() -> int:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         return sock.getsockname()[1]
+
+
+# What the front of a client is at
+
+
+def exchange_of(front: Http1) -> Exchange | None:
+    """The exchange that is under way."""
+    present = front.present
+    return None if present is None else present.exchange
+
+
+def body_size(front: Http1) -> int:
+    """Bytes that have come of the body that is being read; -1: none is."""
+    present = front.present
+    body = None if present is None else present.body
+    return -1 if body is None else body.size
 
 
 # Certificates

@@ -18,6 +18,7 @@ from tests.web.harness import (
     MIB,
     ProxyTest,
     Wire,
+    body_size,
     certificate,
     client_context,
     eventually,
@@ -317,11 +318,23 @@ class Garbage(ProxyTest):
                 "switch": {"backends": {"b": {"address": f"127.0.0.1:{switching.port}"}}},
             },
         )
-        kinds = ("ClientSocket", "Http1", "Exchange", "BackendSide", "Tunnel", "TLSStream")
+        kinds = (
+            "ClientSocket",
+            "Http1",
+            "Http1Request",
+            "Exchange",
+            "BackendSide",
+            "Tunnel",
+            "TLSStream",
+        )
 
         def left() -> list[str]:
             names = (type(found).__name__ for found in gc.get_objects())
             return sorted(name for name in names if name in kinds)
+
+        def bodies() -> list[int]:
+            fronts = [client._front for client in self.proxy.clients]
+            return [body_size(front) for front in fronts if isinstance(front, Http1)]
 
         gc.collect()
         before = left()
@@ -332,6 +345,10 @@ class Garbage(ProxyTest):
             self.ask(b"GET / HTTP/1.1\r\nbad\r\n\r\n", context=context)
             client = self.client(context=context)
             client.send(b"GET /")
+            client.reset()
+            client = self.client(context=context)
+            client.send(b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nab")
+            eventually(lambda: 2 in self.on_reactor(bodies), "half of the body")
             client.reset()
             client = self.client(context=context)
             client.send(
@@ -375,12 +392,10 @@ class SpuriousEvents(ProxyTest):
         socket_ = self.only_client()
         self.disturb()
         client.send(b"POST / HTTP/1.1\r\nHost: a\r\n")
-        eventually(lambda: socket_._front._heads.buffer, "a begun head")
+        eventually(lambda: socket_._front.heads.buffer, "a begun head")
         self.disturb()
         client.send(b"Content-Length: 4\r\n\r\nab")
-        eventually(
-            lambda: socket_._front._body and socket_._front._body.size == 2, "half of the body"
-        )
+        eventually(lambda: body_size(socket_._front) == 2, "half of the body")
         self.disturb()
         client.send(b"cd")
         eventually(lambda: backend.connections, "a backend connection")

@@ -21,6 +21,7 @@ from tests.web.harness import (
     chunked,
     closed_port,
     eventually,
+    exchange_of,
     in_thread,
     reply,
 )
@@ -491,7 +492,7 @@ class Trying(ExchangeTest):
             client = self.client()
             client.send(GET)
             socket_ = self.only_client()
-            eventually(lambda: socket_._front._exchange, "the connect is under way")
+            eventually(lambda: exchange_of(socket_._front), "the connect is under way")
             began = time.monotonic()
             self.on_reactor(socket_._front.drained)
             self.assertEqual(client.response().status, 504)
@@ -789,7 +790,7 @@ class Breaking(ExchangeTest):
         client.send(GET)
         client.sock.shutdown(socket.SHUT_WR)
         front = self.only_client()._front
-        eventually(lambda: front._eof, "the half-close was seen")
+        eventually(lambda: front.ended, "the half-close was seen")
         go.set()
         response = client.response()
         self.assertEqual(response.body, b"late")

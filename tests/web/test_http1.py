@@ -15,8 +15,10 @@ from tests.web.harness import (
     Backend,
     ProxyTest,
     Wire,
+    body_size,
     chunked,
     eventually,
+    exchange_of,
     in_thread,
     reply,
 )
@@ -157,9 +159,9 @@ class Kept(Http1Test):
         front = self.only_client()._front
         for _ in range(2000):
             client.send(b"x")
-        eventually(lambda: front._body and front._body.size == 2000, "the body is collected")
+        eventually(lambda: body_size(front) == 2000, "the body is collected")
         # A list of its pieces would take some 40 bytes for each.
-        self.assertLess(sys.getsizeof(front._body.collected), 3000)
+        self.assertLess(sys.getsizeof(front.present.body.collected), 3000)
         client.send(b"x")
         self.assertEqual(client.response().status, 200)
 
@@ -324,7 +326,7 @@ class ReadAhead(Http1Test):
                 time.sleep(0.01)
         self.assertLess(sent, 64 * MIB)
         front = self.only_client()._front
-        self.assertLessEqual(len(front._heads.buffer), 2 * 64 * 1024)
+        self.assertLessEqual(len(front.heads.buffer), 2 * 64 * 1024)
         go.set()
 
     def slow_reader(self) -> Wire:
@@ -388,7 +390,7 @@ class ReadAhead(Http1Test):
         client.send(GET + b"BAD\r\n\r\n")
         eventually(lambda: socket_.backlog, "a backlog")
         front = socket_._front
-        self.assertLess(self.press(client, b"z" * 65536, 1, lambda: len(front._heads.buffer)), MIB)
+        self.assertLess(self.press(client, b"z" * 65536, 1, lambda: len(front.heads.buffer)), MIB)
 
 
 class Bodies(Http1Test):
@@ -427,7 +429,7 @@ class Bodies(Http1Test):
         client = self.client()
         client.send(post(b"a" * 1000, length=2000))
         front = self.only_client()._front
-        eventually(lambda: front._body and front._body.size == 1000, "half of the body")
+        eventually(lambda: body_size(front) == 1000, "half of the body")
         self.assertEqual(backend.connections, [])
         client.send(b"b" * 1000)
         self.assertEqual(client.response().status, 200)
@@ -449,7 +451,7 @@ class Bodies(Http1Test):
         self.assertTrue(sender.is_alive(), "all of the body was taken without a reader")
         go.set()
         while sender.is_alive():
-            exchange = socket_._front._exchange
+            exchange = exchange_of(socket_._front)
             side = None if exchange is None else exchange._side
             if side is not None:
                 largest = max(largest, side.backlog)
@@ -570,7 +572,7 @@ class Expectations(Http1Test):
         client = self.client()
         client.send(b"POST / HTTP/1.0\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n")
         front = self.only_client_of(client)
-        eventually(lambda: not front.complete, "the head is read")
+        eventually(lambda: body_size(front) >= 0, "the head is read")
         client.send(b"ab")
         self.assertEqual(client.response().status, 200)
 
@@ -777,7 +779,7 @@ class Deadlines(Http1Test):
         accepted = socket_.deadline
         time.sleep(0.2)
         client.send(b"GET / HT")
-        eventually(lambda: socket_._front._heads.buffer, "the first bytes")
+        eventually(lambda: socket_._front.heads.buffer, "the first bytes")
         self.assertLessEqual(socket_.deadline, accepted + 0.01)
 
     @in_thread

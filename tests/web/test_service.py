@@ -23,6 +23,7 @@ from tests.web.harness import (
     KEYS,
     ProxyTest,
     Wire,
+    body_size,
     certificate,
     client_context,
     configuration,
@@ -220,7 +221,7 @@ class Stop(ProxyTest):
         client.until(b"half")
         client.send(GET)
         front = self.only_client()._front
-        eventually(lambda: front._heads.buffer, "the next request is read ahead")
+        eventually(lambda: front.heads.buffer, "the next request is read ahead")
         done = self.stop()
         gate.release()
         self.assertEqual(client.take(4), b"half")
@@ -237,7 +238,7 @@ class Stop(ProxyTest):
         client = self.client()
         client.send(b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nab")
         front = self.only_client()._front
-        eventually(lambda: front._body and front._body.size == 2, "half of the body")
+        eventually(lambda: body_size(front) == 2, "half of the body")
         done = self.stop()
         client.send(b"cd")
         response = client.response()

@@ -23,9 +23,11 @@ from tests.web.harness import (
     MIB,
     ProxyTest,
     Wire,
+    body_size,
     certificate,
     client_context,
     eventually,
+    exchange_of,
     in_thread,
     reply,
 )
@@ -287,7 +289,7 @@ class Hostile(TLSTest):
         client = self.client(client_context())
         client.send(GET[:-4])
         socket_ = self.only_client()
-        eventually(lambda: socket_._front._heads.buffer, "the begun head")
+        eventually(lambda: socket_._front.heads.buffer, "the begun head")
         client.sock.shutdown(socket.SHUT_WR)
         self.assertIn(client.end(), ("reset", "ragged"))
         eventually(lambda: not self.proxy.clients, "its end")
@@ -300,7 +302,7 @@ class Hostile(TLSTest):
         client = self.client(client_context())
         client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nhalf")
         front = self.only_client()._front
-        eventually(lambda: front._body and front._body.size == 4, "half of the body")
+        eventually(lambda: body_size(front) == 4, "half of the body")
         client.sock.shutdown(socket.SHUT_WR)
         eventually(lambda: not self.proxy.clients, "its end")
         self.assertEqual(backend.connections, [])
@@ -499,11 +501,11 @@ class Data(TLSTest):
         drive(tls.do_handshake)
         drive(lambda: tls.write(GET))
         front = self.only_client()._front
-        eventually(lambda: front._exchange, "the request is under way")
+        eventually(lambda: exchange_of(front), "the request is under way")
         with self.assertRaises(ssl.SSLWantReadError):
             tls.unwrap()
         client.send(outgoing.read())
-        eventually(lambda: front._eof, "the close_notify was seen")
+        eventually(lambda: front.ended, "the close_notify was seen")
         go.set()
         # What comes now are records: the response and the proxy's own close_notify.
         self.assertEqual(client.end(), "eof")
