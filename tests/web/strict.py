@@ -177,7 +177,8 @@ class _Responses(Reader):
         elif byte != SP:
             raise self.refuse("no space behind the status")
         else:
-            if not 100 <= self.message.status <= 599:
+            # From 600 on a client takes it for a 5xx (RFC 9110 15).
+            if self.message.status < 100:
                 raise self.refuse("a status that isn't one")
             self.text = bytearray()
             self.state = self.reason
