@@ -153,6 +153,9 @@ class Http1:
             if not self._next_request():
                 break
         self._advancing = False
+        if socket.closed:
+            # Nothing is kept for it any more.
+            return
         present = self.present
         if present is None or present.complete:
             held = len(heads.buffer) + (0 if present is None else present.head_size)

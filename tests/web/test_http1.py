@@ -392,6 +392,28 @@ class ReadAhead(Http1Test):
         front = socket_._front
         self.assertLess(self.press(client, b"z" * 65536, 1, lambda: len(front.heads.buffer)), MIB)
 
+    @in_thread
+    def test_what_waits_behind_a_broken_answer_is_not_counted(self):
+        def script(wire: Wire) -> None:
+            wire.request()
+            wire.send(reply(b"", 200, b"Content-Length: 99999999", length=False))
+            while not socket_.backlog:
+                wire.send(bytes(65536))
+                time.sleep(0.02)
+
+        self.backend(script)
+        self.serve()
+        client = self.client(receive_buffer=4096)
+        socket_ = self.only_client()
+        # More than one block: see `dlba.web.keeping`.
+        client.send(GET + get("/", f"A: {'x' * 8000}"))
+        eventually(lambda: socket_.backlog, "a backlog")
+        # The end of the answer waits behind it: it is met when the client has taken the rest.
+        time.sleep(0.1)
+        self.assertEqual(client.end(), "reset")
+        self.soon(lambda: len(self.proxy.clients), 0)
+        self.assertEqual(self.proxy.memory.used, 0)
+
 
 class Bodies(Http1Test):
     """Requests with a body."""
