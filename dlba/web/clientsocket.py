@@ -13,18 +13,16 @@ from __future__ import annotations
 
 import _socket
 import contextlib
-import fcntl
 import select
-import struct
-import termios
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from dlba.poller import READ, WRITE
+from dlba.web.forward import forwarded_fields, host_value
 from dlba.web.front import NOBODY
 from dlba.web.keeping import Keeping
-from dlba.web.stream import PlainHTTPError
+from dlba.web.stream import PlainHTTPError, untaken
 
 if TYPE_CHECKING:
     from dlba.web.front import ClientFront
@@ -101,11 +99,7 @@ class ClientSocket(Keeping):
         #: It is a proxy whose forwarding fields count.
         self.trusted = proxy.forwarding.trusts(self.host)
         self.tls = stream.tls
-        #: The fields X-Forwarded-For and -Proto of this client, for `forward.request_head`.
-        self.forwarded = (
-            f"\r\nX-Forwarded-For: {self.host}"
-            f"\r\nX-Forwarded-Proto: {'https' if self.tls else 'http'}"
-        ).encode()
+        self.forwarded = forwarded_fields(self.host, self.tls)
         self._state = _HANDSHAKE
         #: Bytes in the kernel when a deadline passed since the backlog last moved; -1: none did.
         self._queued = -1
@@ -144,8 +138,7 @@ class ClientSocket(Keeping):
     def own_host(self) -> bytes:
         """The address that the client connected to, as a Host value."""
         host, port = self._sock.getsockname()[:2]
-        host = host.removeprefix("::ffff:")
-        return (f"[{host}]:{port}" if ":" in host else f"{host}:{port}").encode()
+        return host_value(host, port)
 
     def _open(self) -> None:
         self._state = _OPEN
@@ -298,7 +291,7 @@ class ClientSocket(Keeping):
         client may need minutes for. Asked twice, so a client that takes nothing is cut after up to
         twice the time.
         """
-        queued = struct.unpack("i", fcntl.ioctl(self._fd, termios.TIOCOUTQ, bytes(4)))[0]
+        queued = untaken(self._fd)
         before, self._queued = self._queued, queued
         return before < 0 or queued < before
 

@@ -19,6 +19,8 @@ __all__ = [
     "CONTINUE",
     "KEEP",
     "added_fields",
+    "forwarded_fields",
+    "host_value",
     "interim_head",
     "request_head",
     "response_head",
@@ -52,10 +54,22 @@ def request_head(
     )
 
 
+def forwarded_fields(host: str, tls: bool) -> bytes:
+    """X-Forwarded-For and -Proto of the client `host`, lines each with the CRLF before it."""
+    proto = "https" if tls else "http"
+    return f"\r\nX-Forwarded-For: {host}\r\nX-Forwarded-Proto: {proto}".encode()
+
+
+def host_value(host: str, port: int) -> bytes:
+    """An address of ours as a Host value; IPv4 may come as the kernel maps it to IPv6."""
+    host = host.removeprefix("::ffff:")
+    return (f"[{host}]:{port}" if ":" in host else f"{host}:{port}").encode()
+
+
 def added_fields(request: RequestHead, forwarded: bytes, own_host: bytes) -> bytes:
     """The field lines that we add to a client's request, each with the CRLF before it.
 
-    `forwarded`: X-Forwarded-For and X-Forwarded-Proto of this client. `own_host`: the Host for a
+    `forwarded`: what `forwarded_fields` gives for this client. `own_host`: the Host for a
     request that came without one; b"": none is needed.
     """
     host = request.host_field

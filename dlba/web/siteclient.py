@@ -7,13 +7,12 @@ client doesn't take its bytes, not how many there are. Source: web.md rules 3 an
 
 from __future__ import annotations
 
-import fcntl
-import struct
-import termios
 import time
 from typing import TYPE_CHECKING, Any, Final
 
 from dlba.errors import HeadError
+from dlba.web.forward import forwarded_fields, host_value
+from dlba.web.stream import untaken
 
 if TYPE_CHECKING:
     from dlba.web.proxy import Proxy
@@ -65,13 +64,10 @@ class SiteClient:
         self.host: str = getattr(peer, "host", "unknown").removeprefix("::ffff:")
         self.port: int = getattr(peer, "port", 0)
         self.local_port: int = getattr(own, "port", 0)
-        self._own: str = getattr(own, "host", "localhost").removeprefix("::ffff:")
+        self._own: str = getattr(own, "host", "localhost")
         self.tls: bool = request.isSecure()
         self.trusted = proxy.forwarding.trusts(self.host)
-        self.forwarded = (
-            f"\r\nX-Forwarded-For: {self.host}"
-            f"\r\nX-Forwarded-Proto: {'https' if self.tls else 'http'}"
-        ).encode()
+        self.forwarded = forwarded_fields(self.host, self.tls)
         #: Not 0 while Twisted has more than it likes; how much, it doesn't say.
         self.backlog = 0
         self.read_size = PIECE
@@ -83,8 +79,7 @@ class SiteClient:
 
     def own_host(self) -> bytes:
         """See `ClientSide`."""
-        host = self._own
-        return (f"[{host}]" if ":" in host else host).encode() + b":%d" % self.local_port
+        return host_value(self._own, self.local_port)
 
     def limit(self, seconds: float) -> None:
         """See `ClientSide`."""
@@ -106,8 +101,7 @@ class SiteClient:
     def _is_taking(self) -> bool:
         """As of `dlba.web.clientsocket`; False where Twisted has no socket for this request."""
         try:
-            number = self._request.transport.fileno()
-            queued = struct.unpack("i", fcntl.ioctl(number, termios.TIOCOUTQ, bytes(4)))[0]
+            queued = untaken(self._request.transport.fileno())
         except (AttributeError, OSError, TypeError, ValueError):
             return False
         before, self._in_kernel = self._in_kernel, queued

@@ -11,8 +11,10 @@ the platform's libssl, with shared ticket keys) can take its place.
 from __future__ import annotations
 
 import _socket
+import fcntl
 import socket
 import struct
+import termios
 from typing import Final, Protocol
 
 __all__ = [
@@ -22,6 +24,7 @@ __all__ = [
     "Stream",
     "discard",
     "reset",
+    "untaken",
 ]
 
 #: Bytes of one read of plain TCP.
@@ -83,6 +86,11 @@ def reset(sock: _socket.socket) -> None:
     """Close `sock` with a reset and without TIME_WAIT."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_0)
     sock.close()
+
+
+def untaken(descriptor: int) -> int:
+    """Bytes that a connection's kernel still has for its peer."""
+    return int(struct.unpack("i", fcntl.ioctl(descriptor, termios.TIOCOUTQ, bytes(4)))[0])
 
 
 class PlainStream:

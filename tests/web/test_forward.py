@@ -13,6 +13,8 @@ from dlba.web.forward import (
     CONTINUE,
     KEEP,
     added_fields,
+    forwarded_fields,
+    host_value,
     interim_head,
     request_head,
     response_head,
@@ -66,6 +68,19 @@ class RequestTests(SynchronousTestCase):
             + OURS
             + b"\r\nX-Forwarded-Host: E\r\nConnection: close\r\n\r\n",
         )
+
+    def test_addresses(self):
+        self.assertEqual(
+            forwarded_fields("2001:db8::9", True),
+            b"\r\nX-Forwarded-For: 2001:db8::9\r\nX-Forwarded-Proto: https",
+        )
+        self.assertTrue(forwarded_fields("192.0.2.9", False).endswith(b"-Proto: http"))
+        for host, value in (
+            ("192.0.2.1", b"192.0.2.1:8080"),
+            ("::ffff:192.0.2.1", b"192.0.2.1:8080"),
+            ("2001:db8::1", b"[2001:db8::1]:8080"),
+        ):
+            self.assertEqual(host_value(host, 8080), value)
 
     def test_one_framing_field(self):
         for line, length, framing in (

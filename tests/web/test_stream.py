@@ -1,10 +1,11 @@
 """Plain streams on a socket pair."""
 
 import socket
+import time
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from dlba.web.stream import READ_SIZE, PlainStream, discard, reset
+from dlba.web.stream import READ_SIZE, PlainStream, discard, reset, untaken
 
 
 class Plain(SynchronousTestCase):
@@ -89,3 +90,18 @@ class Plain(SynchronousTestCase):
             self.peer.recv(100)
             self.peer.recv(100)
         self.assertEqual(self.mine.fileno(), -1)
+
+    def test_what_the_peer_leaves_in_the_kernel(self):
+        self.assertEqual(untaken(self.mine.fileno()), 0)
+        sent = 0
+        while taken := self.stream.write(bytes(65536)):
+            sent += taken
+        left = untaken(self.mine.fileno())
+        self.assertTrue(0 < left < sent, (left, sent))
+        while sent:
+            sent -= len(self.peer.recv(sent))
+        end = time.monotonic() + 10
+        # The peer's kernel may take a moment to say so.
+        while untaken(self.mine.fileno()) and time.monotonic() < end:
+            time.sleep(0.005)
+        self.assertEqual(untaken(self.mine.fileno()), 0)
