@@ -1,6 +1,6 @@
 """web.md rule 3: which chunked bodies are taken, and what of them goes on.
 
-Shown elsewhere: a mistake while the body streams, tests.web.test_http1
+Shown elsewhere: a mistake while the body streams, tests.web.test_http1request
 `test_bad_chunk_while_it_streams`.
 """
 

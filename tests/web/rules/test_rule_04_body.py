@@ -1,6 +1,6 @@
 """web.md rule 4: a request is read to its end before a backend is connected.
 
-Shown elsewhere, all in tests.web.test_http1:
+Shown elsewhere, all in tests.web.test_http1request:
 - no backend until the request is complete: `test_backend_is_connected_when_the_request_is_complete`
 - past `request_buffer` it streams with backpressure: `test_large_by_length_with_a_slow_backend`,
   `test_large_chunked_with_a_slow_backend`, `test_slow_backend_pauses_nobody_else` (test_exchange)

@@ -1,7 +1,8 @@
 """web.md rule 8: all buffers share `buffer_memory`; past it bodies stream, then all reading pauses.
 
 Shown elsewhere: the marks, against a naive count, tests.web.test_memory; the bound of one
-connection's buffers, tests.web.test_clientsocket and tests.web.test_http1.
+connection's buffers, tests.web.test_clientsocket, tests.web.test_http1 and
+tests.web.test_http1request.
 """
 
 import socket

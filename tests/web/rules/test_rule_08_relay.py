@@ -1,8 +1,8 @@
 """web.md rule 8: what of a backend's bytes reaches the client, and how the ends are told.
 
 Upgrades are in test_rule_08_upgrade. Shown elsewhere:
-- bounded buffers, who pauses whom: tests.web.test_clientsocket `Backpressure`, tests.web.test_http1
-  `test_large_by_length_with_a_slow_backend`, tests.web.test_exchange
+- bounded buffers, who pauses whom: tests.web.test_clientsocket `Backpressure`,
+  tests.web.test_http1request `test_large_by_length_with_a_slow_backend`, tests.web.test_exchange
   `test_slow_backend_pauses_nobody_else`
 - broken bodies: tests.web.test_exchange `Breaking`, over TLS tests.web.test_tls
   `test_broken_bodies_end_without_close_notify`

@@ -6,7 +6,8 @@ Shown elsewhere:
 - a broken body has no close_notify: tests.web.test_tls
   `test_broken_bodies_end_without_close_notify`
 - a deadline isn't moved by a drip: tests.web.test_http1 `test_dripping_moves_no_deadline`,
-  `test_body_drips`; `write` and `response`: tests.web.test_clientsocket, tests.web.test_exchange
+  tests.web.test_http1request `test_body_drips`; `write` and `response`:
+  tests.web.test_clientsocket, tests.web.test_exchange
 """
 
 import contextlib
