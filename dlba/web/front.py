@@ -2,7 +2,7 @@
 
 `dlba.web.clientsocket` moves the bytes of a client's connection and calls a `ClientFront`, what
 speaks HTTP with it: `dlba.web.http1`. `dlba.web.exchange` carries a request to a backend for an
-`ExchangeFront`: `dlba.web.http1request`, or `dlba.web.resource` for a Twisted site.
+`ExchangeFront`: `dlba.web.http1request`, or `dlba.web.sitefront` for a Twisted site.
 `dlba.web.backendside` moves the bytes of a backend's connection and calls `BackendEvents`: those of
 the exchange, or of `dlba.web.tunnel`.
 """
