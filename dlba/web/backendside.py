@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final
 
 from dlba.poller import READ, WRITE
 from dlba.web.keeping import Keeping
-from dlba.web.stream import READ_SIZE, reset
+from dlba.web.stream import READ_SIZE, SMALL_READ, reset
 
 if TYPE_CHECKING:
     from dlba.web.front import BackendEvents
@@ -44,8 +44,6 @@ OWN_ERRORS: Final = frozenset(
 )
 #: Reads of one callback: 256 KiB, then the others have their turn.
 _READS: Final = 4
-#: Bytes of a read while memory is full.
-_SIZE_WHEN_FULL: Final = 4 * 1024
 #: Seconds that `backend_close: wait` waits for the backend to close.
 _WAIT: Final = 1.0
 _FLAGS: Final = socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
@@ -156,7 +154,7 @@ class BackendSide(Keeping):
             if exchange is None:
                 return
             # Only answers end what waits for them, so they are read even then, but little of each.
-            size = _SIZE_WHEN_FULL if memory.full else READ_SIZE
+            size = SMALL_READ if memory.full else READ_SIZE
             try:
                 data = self._recv(size)
             except BlockingIOError:

@@ -184,8 +184,10 @@ class ClientSocket(Keeping):
         memory = self._proxy.memory
         while budget > 0:
             if memory.full:
-                self._starve()
-                return
+                if self._blocks:
+                    self._starve()
+                    return
+                size = stream.small_read
             try:
                 data = stream.read(size)
             except OSError:

@@ -34,6 +34,11 @@ class Keeping:
         #: What of both is counted in the memory of all buffers.
         self._blocks = 0
 
+    @property
+    def kept(self) -> int:
+        """Bytes that are kept, as they are counted."""
+        return self._blocks << _BLOCK
+
     def hold(self, size: int) -> None:
         """`size` bytes are kept now beside the backlog."""
         self.held = size

@@ -169,7 +169,7 @@ class Listener:
         """The poller: clients wait."""
         proxy = self._proxy
         for _ in range(ACCEPTS):
-            if len(proxy.clients) >= proxy.connections_limit or proxy.memory.full:
+            if len(proxy.clients) >= proxy.connections_limit:
                 self._pause()
                 return
             try:

@@ -2,13 +2,14 @@
 
 Whoever keeps bytes tells the difference by `change`; who is about to keep more looks at `tight` and
 `full`, which are plain attributes since that happens on every event. Tight from three quarters of
-the limit on: request bodies stream instead of being collected. Full from the limit on: reading from
-clients and accepting pause, until less than seven eighths are used, so that they don't flap around
-the limit. Backends are read on, in small pieces, since only answers end what waits for them.
+the limit on: request bodies stream instead of being collected. Full from the limit on, until less
+than seven eighths are used, so that it doesn't flap around the limit. Whoever keeps a block or more
+isn't read then; everybody else is read in small pieces, so that ordinary requests go on whoever
+fills it, and so are backends, since only answers end what waits for them (docs/decisions/0008).
 
-A full memory may not last, whoever fills it: those who have kept bytes for longest, and for more
-than `SHED_AFTER` seconds, are ended until there is room. Who takes what he is given, however
-slowly, keeps his bytes for less: each time that all was taken counts anew.
+A full memory may not last: those who have kept bytes for longest, and for more than `SHED_AFTER`
+seconds, are ended until there is room, first those who keep many. Who takes what he is given,
+however slowly, keeps his bytes for less: each time that all was taken counts anew.
 
 Source: web.md rule 8; the contract's `limits.buffer_memory`.
 """
@@ -23,6 +24,8 @@ __all__ = ["SHED_AFTER", "Holder", "Member", "Memory"]
 #: Seconds that bytes may be kept while memory is full. A backlog has 64 KiB: whoever takes 32 KiB/s
 #: stays.
 SHED_AFTER: Final = 2.0
+#: Bytes that are many: they go first. Ordinary heads, the large ones too, are less.
+MANY: Final = 16 * 1024
 
 
 class Member(Protocol):
@@ -33,7 +36,10 @@ class Member(Protocol):
 
 
 class Holder(Protocol):
-    """Who keeps bytes."""
+    """Who keeps bytes: `kept` so many."""
+
+    @property
+    def kept(self) -> int: ...
 
     def shed(self) -> None:
         """End, and give back what is kept: memory is full."""
@@ -107,10 +113,12 @@ class Memory:
         self._now = now
         if not self.full:
             return
-        for holder, since in tuple(self._holders.items()):
-            if now - since <= SHED_AFTER or self.used < self._resumed_below:
-                return
-            holder.shed()
+        for least in (MANY, 0):
+            for holder, since in tuple(self._holders.items()):
+                if now - since <= SHED_AFTER or self.used < self._resumed_below:
+                    break
+                if holder.kept >= least and holder in self._holders:
+                    holder.shed()
 
     def wait(self, member: Member) -> None:
         """Call `member.resume_memory()` once, when no longer full; at once if it isn't full.

@@ -19,6 +19,7 @@ from typing import Final, Protocol
 
 __all__ = [
     "READ_SIZE",
+    "SMALL_READ",
     "PlainHTTPError",
     "PlainStream",
     "Stream",
@@ -29,6 +30,8 @@ __all__ = [
 
 #: Bytes of one read of plain TCP.
 READ_SIZE: Final = 64 * 1024
+#: The same where memory is short: an ordinary head fits.
+SMALL_READ: Final = 4 * 1024
 _LINGER_0: Final = struct.pack("ii", 1, 0)
 
 
@@ -41,6 +44,8 @@ class Stream(Protocol):
 
     #: Bytes to ask of one `read`: a shorter answer means that the kernel has no more now.
     read_size: int
+    #: The same, where memory is short.
+    small_read: int
     wants_write: bool
     wants_read: bool
     #: Whether it is TLS.
@@ -99,6 +104,7 @@ class PlainStream:
     __slots__ = ("_recv", "_send", "_sock")
 
     read_size = READ_SIZE
+    small_read = SMALL_READ
     wants_write = False
     wants_read = False
     tls = False

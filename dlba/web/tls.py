@@ -76,6 +76,8 @@ class TLSStream:
     )
 
     read_size = RECORD
+    #: What is left of a record inside OpenSSL would be out of the poller's sight.
+    small_read = RECORD
     tls = True
 
     def __init__(self, sock: _socket.socket, context: SSL.Context) -> None:

@@ -13,7 +13,7 @@ from hypothesis.stateful import (
 )
 from twisted.trial.unittest import SynchronousTestCase
 
-from dlba.web.memory import SHED_AFTER, Memory
+from dlba.web.memory import MANY, SHED_AFTER, Memory
 
 
 class Waiting:
@@ -261,6 +261,10 @@ class Holder:
         memory.keeps(self)
         memory.change(size)
 
+    @property
+    def kept(self) -> int:
+        return self.size
+
     def shed(self) -> None:
         assert not self.gone
         self.gone = True
@@ -299,6 +303,18 @@ class Shedding(SynchronousTestCase):
         self.assertEqual((early.gone, late.gone, memory.full), (False, False, True))
         memory.tick(SHED_AFTER + 0.1)
         self.assertEqual((early.gone, late.gone, memory.full), (True, False, False))
+
+    def test_who_keeps_little_goes_last(self) -> None:
+        memory = Memory(10 * MANY)
+        memory.tick(0.0)
+        little = Holder(memory, MANY - 1)
+        many = [Holder(memory, 3 * MANY) for _ in range(3)]
+        memory.change(1)
+        memory.tick(3.0)
+        self.assertEqual([holder.gone for holder in (little, *many)], [False, True, False, False])
+        memory.change(10 * MANY)
+        memory.tick(6.0)
+        self.assertEqual([holder.gone for holder in (little, *many)], [True] * 4)
 
     def test_kept_anew_counts_anew(self) -> None:
         memory = Memory(100)

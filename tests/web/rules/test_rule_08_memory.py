@@ -1,4 +1,4 @@
-"""web.md rule 8: all buffers share `buffer_memory`; past it bodies stream, then all reading pauses.
+"""web.md rule 8: all buffers share `buffer_memory`; past it bodies stream, then who keeps bytes waits.
 
 Shown elsewhere: the marks, against a naive count, tests.web.test_memory; the bound of one
 connection's buffers, tests.web.test_clientsocket, tests.web.test_http1 and
@@ -56,7 +56,7 @@ class Memory(RuleTest):
         self.soon(lambda: memory.used, 0)
 
     @in_thread
-    def test_past_it_reading_and_accepting_pause_and_nothing_is_lost(self):
+    def test_past_it_who_keeps_bytes_is_paused_nobody_else_is_and_nothing_is_lost(self):
         body = bytes(range(256)) * 2000
 
         def script(wire: Wire) -> None:
@@ -77,14 +77,11 @@ class Memory(RuleTest):
         eventually(lambda: memory.full, "memory is full")
         late = self.client()
         late.send(GET)
-        late.sock.settimeout(0.3)
-        with self.assertRaises(TimeoutError):
-            late.more()
-        largest = memory.used
-        # One read may pass the limit: of 64 KiB.
-        self.assertLess(largest, MIB + 128 * 1024)
-        self.assertEqual(len(self.proxy.clients), 40)
         late.sock.settimeout(PATIENCE)
+        late.more()
+        largest = memory.used
+        # One read may pass the limit, of 64 KiB; then 4 KiB a client.
+        self.assertLess(largest, MIB + 64 * 1024 + 41 * 4096)
         wanted = b"HTTP/1.1 200 Fine\r\nDate: then\r\nContent-Length: %d\r\n\r\n" % len(body) + body
         failures: list[object] = []
 
