@@ -199,7 +199,7 @@ class LimitsConfig:
         default=256 * MIB,
         metadata=read_by(
             f.size(MIB),
-            "For all buffers together: from 3/4 on bodies are streamed, past it who keeps bytes waits.",
+            "For all buffers together: from 3/4 on bodies stream, past it who keeps bytes waits.",
             wrong="Small: clients wait for each other; large: the system may end the process.",
         ),
     )
