@@ -1,4 +1,4 @@
-"""web.md rule 8: all buffers share `buffer_memory`; past it bodies stream, then who keeps bytes waits.
+"""web.md rule 8: all buffers share `buffer_memory`; past it bodies stream, then its keepers wait.
 
 Shown elsewhere: the marks, against a naive count, tests.web.test_memory; the bound of one
 connection's buffers, tests.web.test_clientsocket, tests.web.test_http1 and
