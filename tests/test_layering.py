@@ -287,6 +287,7 @@ ADAPTERS = (
     "dlba.web.checker",
     "dlba.web.clientsocket",
     "dlba.web.delivery",
+    "dlba.web.ending",
     "dlba.web.exchange",
     "dlba.web.http1",
     "dlba.web.http1request",

@@ -1,12 +1,10 @@
 """Moves bytes between one client's stream and the HTTP front that speaks for it.
 
-Owns the descriptor: registration with the poller, writing what the client hasn't taken yet,
-pausing, and the ways to end. Knows nothing of HTTP; the front (`dlba.web.http1`) gets `received`,
+Shakes hands, reads in turns, pauses, and writes what the client hasn't taken yet. The ways to end
+are in `dlba.web.ending`. Knows nothing of HTTP; the front (`dlba.web.http1`) gets `received`,
 `drained`, `eof`, `lost` and `expire`.
 
-Ways to end (web.md rule 10): `close` after a clean last response; `linger` where unread input may
-be under way (answer, close_notify, SHUT_WR, discard up to 1 MiB or 2 s, close), else a reset would
-destroy the answer; `reset` to show that something broke.
+Source: web.md rules 8 and 10.
 """
 
 from __future__ import annotations
@@ -15,13 +13,11 @@ import _socket
 import contextlib
 import select
 import time
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from dlba.poller import READ, WRITE
+from dlba.web.ending import ENDING, HANDSHAKE, OPEN, Ending
 from dlba.web.forward import forwarded_fields, host_value
-from dlba.web.front import NOBODY
-from dlba.web.keeping import Keeping
 from dlba.web.stream import PlainHTTPError, untaken
 
 if TYPE_CHECKING:
@@ -33,43 +29,25 @@ __all__ = ["ClientSocket"]
 
 #: Bytes read in one callback; the rest waits for the next turn, so that nobody starves.
 READ_BUDGET: Final = 256 * 1024
-#: What is discarded of a client whose answer has been sent.
-LINGER_BYTES: Final = 1024 * 1024
-LINGER_SECONDS: Final = 2.0
 #: What a new connection's first request has to come in when the node stops.
 STOP_GRACE: Final = 1.0
 #: The peer is gone in both directions, or the connection is in error.
 _GONE: Final = select.EPOLLHUP | select.EPOLLERR
 
-_HANDSHAKE, _OPEN, _ENDING, _CLOSED = range(4)
 
-
-class ClientSocket(Keeping):
-    """One client's connection. `deadline`, `slot`: see `dlba.web.deadlines`."""
+class ClientSocket(Ending):
+    """One client's connection: see `Ending`, and `dlba.web.front.ClientSide`."""
 
     __slots__ = (
         "_again",
-        "_discarded",
-        "_fd",
-        "_front",
         "_given_way",
-        "_mask",
-        "_proxy",
         "_queued",
-        "_reading",
         "_sock",
-        "_state",
-        "_stream",
-        "_then",
-        "_write_failed",
-        "closed",
-        "deadline",
         "forwarded",
         "host",
         "local_port",
         "port",
         "redirect_port",
-        "slot",
         "starved",
         "tls",
         "trusted",
@@ -88,11 +66,8 @@ class ClientSocket(Keeping):
 
         `redirect_port`: the HTTPS port to which its clients are sent; 0: they are served.
         """
-        super().__init__(proxy.memory)
-        self._proxy = proxy
-        self._stream = stream
+        super().__init__(proxy, stream, sock.fileno())
         self._sock = sock
-        self._fd = sock.fileno()
         self.host, self.port = peer
         self.local_port = local_port
         self.redirect_port = redirect_port
@@ -100,24 +75,12 @@ class ClientSocket(Keeping):
         self.trusted = proxy.forwarding.trusts(self.host)
         self.tls = stream.tls
         self.forwarded = forwarded_fields(self.host, self.tls)
-        self._state = _HANDSHAKE
         #: Bytes in the kernel when a deadline passed since the backlog last moved; -1: none did.
         self._queued = -1
-        #: Nothing more is read or written: closed, or about to be.
-        self.closed = False
-        self._reading = True
         #: Waits for memory before it reads on.
         self.starved = False
         self._again = False
         self._given_way = False
-        self._write_failed = False
-        #: How to end when the backlog is gone: None (not at all), "close" or "linger".
-        self._then: str | None = None
-        self._discarded = 0
-        self.deadline = 0.0
-        self.slot = -1
-        self._mask = READ
-        self._front: ClientFront
 
     def start(self, front: ClientFront) -> None:
         """Begin: register with the poller, shake hands."""
@@ -141,7 +104,7 @@ class ClientSocket(Keeping):
         return host_value(host, port)
 
     def _open(self) -> None:
-        self._state = _OPEN
+        self._state = OPEN
         head = STOP_GRACE if self._proxy.stopping else self._proxy.timeouts.head
         self.deadline = time.monotonic() + head
         self._proxy.deadlines.watch(self)
@@ -152,7 +115,7 @@ class ClientSocket(Keeping):
     def on_event(self, mask: int) -> None:
         """The poller: something may be possible now."""
         state = self._state
-        if state == _OPEN:
+        if state == OPEN:
             if self._write_failed or (
                 mask & _GONE
                 and (self.starved or not self._reading)
@@ -166,15 +129,15 @@ class ClientSocket(Keeping):
                 self._again = False
                 self._front.advance()
             wants_write = self._stream.wants_write
-            if self._reading and self._state == _OPEN and (mask != WRITE or wants_write):
+            if self._reading and self._state == OPEN and (mask != WRITE or wants_write):
                 self._read()
-            if wants_write and self._state == _OPEN:
+            if wants_write and self._state == OPEN:
                 # The read that waited for room has been tried again.
                 if not self._parts and not self._stream.wants_write:
                     self._want(self._mask & ~WRITE)
-        elif state == _HANDSHAKE:
+        elif state == HANDSHAKE:
             self._shake_hands()
-        elif state == _ENDING:
+        elif state == ENDING:
             self._discard()
 
     def _read(self) -> None:
@@ -203,7 +166,7 @@ class ClientSocket(Keeping):
                 self._front.eof()
                 return
             self._front.received(data)
-            if len(data) < size or not self._reading or self._state != _OPEN:
+            if len(data) < size or not self._reading or self._state != OPEN:
                 return
             budget = 0 if self._given_way else budget - size
         self._given_way = False
@@ -222,7 +185,7 @@ class ClientSocket(Keeping):
     def resume_memory(self) -> None:
         """There is memory again: see `dlba.web.memory`."""
         self.starved = False
-        if self._reading and self._state == _OPEN:
+        if self._reading and self._state == OPEN:
             self._want(self._mask | READ)
 
     def hand_over(self, front: ClientFront) -> None:
@@ -265,7 +228,7 @@ class ClientSocket(Keeping):
 
     def expire(self, now: float) -> None:
         """The deadline has passed."""
-        if self.backlog and self._state == _OPEN and self._is_taking():
+        if self.backlog and self._state == OPEN and self._is_taking():
             self.limit(self._proxy.timeouts.write)
             return
         if self._serves():
@@ -275,16 +238,12 @@ class ClientSocket(Keeping):
             if self._serves() and self.deadline <= now:
                 self._front.expire(now)
             return
-        if self._state == _HANDSHAKE:
+        if self._state == HANDSHAKE:
             self._proxy.counters.handshakes_failed += 1
-        if self._state == _ENDING:
+        if self._state == ENDING:
             self._end(self._stream.close)
         else:
             self.reset()
-
-    def _serves(self) -> bool:
-        """Whether nothing has begun to end it."""
-        return self._state == _OPEN and self._then is None
 
     def _is_taking(self) -> bool:
         """Whether the client takes bytes from the kernel, though too few to make room for more.
@@ -308,15 +267,9 @@ class ClientSocket(Keeping):
 
     # Reading
 
-    def pause(self) -> None:
-        """Read nothing until `resume()`."""
-        if self._reading:
-            self._reading = False
-            self._want(self._mask & ~READ)
-
     def resume(self) -> None:
         """Read again; what is there already comes in the next turn."""
-        if not self._reading and self._state == _OPEN and self._then is None:
+        if not self._reading and self._state == OPEN and self._then is None:
             self._reading = True
             if not self.starved:
                 self._want(self._mask | READ)
@@ -333,7 +286,7 @@ class ClientSocket(Keeping):
         if self.backlog:
             self._keep(data)
             return
-        if self._write_failed or self._state != _OPEN:
+        if self._write_failed or self._state != OPEN:
             return
         try:
             taken = self._stream.write(data)
@@ -369,7 +322,7 @@ class ClientSocket(Keeping):
                 return
             # More may be written at once: then the poller needn't be told twice.
             self._front.drained()
-            if not parts and self._state == _OPEN:
+            if not parts and self._state == OPEN:
                 self._want(self._mask & ~WRITE)
             return
         if self._stream.wants_read:
@@ -385,105 +338,18 @@ class ClientSocket(Keeping):
 
     # Ending
 
-    def close(self) -> None:
-        """Close cleanly once everything is written."""
-        self._end_when_written("close")
-
-    def linger(self) -> None:
-        """Write everything, then read and discard for a while, then close."""
-        self._end_when_written("linger")
-
-    def reset(self) -> None:
-        """Close with a reset, now; the front isn't told."""
-        self._end(self._stream.reset)
-
     def stop(self) -> None:
         """The node stops: end now if nothing is under way, else after the present request."""
-        if self._state == _OPEN and self._then is None:
+        if self._serves():
             if self._reading:
                 # What has come already is served.
                 self._read()
-            if self._state == _OPEN and self._then is None:
+            if self._serves():
                 self._front.stop()
-        elif self._state == _HANDSHAKE:
+        elif self._state == HANDSHAKE:
             self.limit(STOP_GRACE)
 
-    def abort(self) -> None:
-        """The poller caught an exception of ours: end this connection and tell the front."""
-        self._lose()
-
-    def _end_when_written(self, way: str) -> None:
-        if self._state != _OPEN or self._then is not None:
-            return
-        self._then = way
-        self.closed = True
-        if self._parts:
-            self.pause()
-            self.limit(self._proxy.timeouts.write)
-        else:
-            self._finish()
-
-    def _finish(self) -> None:
-        if self._write_failed or self._then == "close":
-            self._end(self._stream.close)
-            return
-        self._state = _ENDING
-        self._want(READ)
-        self.limit(LINGER_SECONDS)
-        try:
-            self._stream.end()
-        except OSError:
-            self._end(self._stream.close)
-
-    def _discard(self) -> None:
-        try:
-            while self._discarded < LINGER_BYTES:
-                size = self._stream.discard()
-                if size is None:
-                    return
-                if not size:
-                    break
-                self._discarded += size
-        except OSError:
-            pass
-        self._end(self._stream.close)
-
-    def limit(self, seconds: float) -> None:
-        """Whatever is waited for now has `seconds` from now on."""
-        self.deadline = time.monotonic() + seconds
-        if self._state != _CLOSED:
-            self._proxy.deadlines.hasten(self)
-
-    def _lose(self) -> None:
-        if self._state != _CLOSED:
-            opened = self._state == _OPEN and self._then is None
-            if self._stream.flooded:
-                self._proxy.counters.tls_floods_cut += 1
-            front = self._front
-            self._end(self._stream.reset)
-            if opened:
-                front.lost()
-
-    def _end(self, close: Callable[[], None]) -> None:
-        if self._state == _CLOSED:
-            return
-        self._state = _CLOSED
-        self.closed = True
-        proxy = self._proxy
-        proxy.poller.forget(self._fd)
-        proxy.deadlines.forget(self)
-        self._drop()
+    def _gone(self) -> None:
         if self.starved:
-            proxy.memory.forget(self)
-        self._reading = False
-        # The front knows this socket: without this, each connection, and what OpenSSL keeps for it
-        # out of the collector's sight, would live until a garbage collection.
-        self._front = NOBODY
-        with contextlib.suppress(OSError):
-            close()
-        proxy.on_client_gone(self)
-
-    def _want(self, mask: int) -> None:
-        if mask != self._mask:
-            self._mask = mask
-            self._proxy.poller.change(self._fd, mask)
+            self._proxy.memory.forget(self)
+        self._proxy.on_client_gone(self)

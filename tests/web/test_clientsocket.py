@@ -1,4 +1,4 @@
-"""A client's socket: backpressure, the ways to end, exceptions and spurious events."""
+"""A client's socket: backpressure, exceptions and spurious events."""
 
 import contextlib
 import gc
@@ -9,8 +9,7 @@ import threading
 import time
 from unittest import mock
 
-from dlba.web import clientsocket, listener
-from dlba.web.clientsocket import LINGER_BYTES
+from dlba.web import listener
 from dlba.web.exchange import Exchange
 from dlba.web.http1 import Http1
 from tests.web.harness import (
@@ -148,47 +147,6 @@ class Backpressure(ProxyTest):
         client.send(GET[:-2] + b"Connection: close\r\n\r\n")
         eventually(lambda: socket_.backlog, "a backlog")
         eventually(lambda: not self.proxy.clients, "the connection is cut")
-
-
-class Ends(ProxyTest):
-    """Lingering is bounded."""
-
-    @in_thread
-    def test_linger_ends_after_its_bytes(self):
-        self.backend()
-        self.serve()
-        client = self.client()
-        client.send(b"nonsense\r\n\r\n")
-        self.assertEqual(client.response().status, 400)
-        sent = 0
-        with self.assertRaises(OSError):
-            while sent < 64 * MIB:
-                client.send(b"x" * 65536)
-                sent += 65536
-        self.assertGreaterEqual(sent, LINGER_BYTES // 2)
-
-    @in_thread
-    def test_linger_ends_after_its_seconds(self):
-        self.backend()
-        self.serve()
-        client = self.client()
-        client.send(b"nonsense\r\n\r\n")
-        self.assertEqual((client.response().status, client.end()), (400, "eof"))
-        begun = time.monotonic()
-        # The client keeps its end open and silent.
-        eventually(lambda: not self.proxy.clients, "the connection is closed")
-        self.assertGreater(time.monotonic() - begun, 0.5)
-
-    @in_thread
-    def test_linger_ends_after_a_deadline_too(self):
-        """The same behind a 408, which comes from the deadline itself."""
-        self.patch(clientsocket, "LINGER_SECONDS", 0.3)
-        self.backend()
-        self.serve(timeouts={"head": 0.2})
-        client = self.client()
-        client.send(b"GET")
-        self.assertEqual((client.response().status, client.end()), (408, "eof"))
-        eventually(lambda: not self.proxy.clients, "the connection is closed")
 
 
 class Exceptions(ProxyTest):

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from dlba.web import clientsocket
+from dlba.web import ending
 from tests.web.harness import (
     GET,
     MIB,
@@ -60,7 +60,7 @@ class Http1Test(ProxyTest):
 
     def short_linger(self) -> None:
         """What follows a 408 needn't take its two seconds here."""
-        self.patch(clientsocket, "LINGER_SECONDS", 0.3)
+        self.patch(ending, "LINGER_SECONDS", 0.3)
 
 
 class Kept(Http1Test):

@@ -2,7 +2,7 @@
 
 Shown elsewhere:
 - every refused head ends by a whole answer, over TLS with close_notify: test_rule_03_head
-- discarding is bounded by 1 MiB and 2 s: tests.web.test_clientsocket `Ends`
+- discarding is bounded by 1 MiB and 2 s: tests.web.test_ending
 - a broken body has no close_notify: tests.web.test_tls
   `test_broken_bodies_end_without_close_notify`
 - a deadline isn't moved by a drip: tests.web.test_http1 `test_dripping_moves_no_deadline`,
