@@ -42,6 +42,9 @@ SAMPLED: Final = 10.0
 SETTLE: Final = 4.0
 """Seconds after the last client: lingering connections end."""
 
+IDLE: Final = 40.0
+"""Seconds that idle backend connections may stay: DLBA keeps them for 30."""
+
 JUDGED: Final = 240.0
 """Seconds before which growth says nothing: a process grows into its size first."""
 
@@ -194,6 +197,14 @@ def faults(stand: SoakStand, samples: Sequence[Sample], first: Sample, last: Sam
     return found
 
 
+def settle(stand: SoakStand) -> None:
+    """Wait for what is to end by itself: closes under way, and idle backend connections."""
+    time.sleep(SETTLE)
+    end = time.monotonic() + IDLE
+    while stand.status()["counters"]["idle_backend_connections"] and time.monotonic() < end:
+        time.sleep(0.5)
+
+
 def benchmark(arguments: argparse.Namespace) -> int:
     """Everything; returns the exit code."""
     programs = find_programs({"openssl": "openssl"})
@@ -209,7 +220,7 @@ def benchmark(arguments: argparse.Namespace) -> int:
     ):
         first = stand.sample(0.0, collect=True)
         samples = run(stand, arguments)
-        time.sleep(SETTLE)
+        settle(stand)
         last = stand.sample(arguments.minutes * 60, collect=True)
         wrong = faults(stand, samples, first, last)
         counters = stand.status()["counters"]

@@ -207,6 +207,9 @@ class _Main(MultiService):
         prepared, warnings = read
         assert self._node is not None
         self._node.reload(prepared)
+        # The old configuration is the one thing of size that ends in cycles, and collections are
+        # rare: without this, a node that is reloaded often grows until the next one.
+        gc.collect()
         for problem in warnings:
             _log.warn("{problem}", problem=problem)
 
