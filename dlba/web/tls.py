@@ -13,8 +13,8 @@ reactor (speed: docs/decisions/0001). What that asks for:
   closed neither: the alert would go to whoever got the descriptor next.
 
 Settings: Mozilla intermediate 5.7 without DHE. TLS 1.2 and 1.3, no renegotiation, tickets on,
-ALPN http/1.1; whoever offers others only gets the alert of RFC 7301 3.2. Source: web.md rule 2 and
-"TLS and sockets under the reactor"; RFC 8446, RFC 5246.
+ALPN http/1.1 and http/1.0; whoever offers others only gets the alert of RFC 7301 3.2.
+Source: web.md rule 2 and "TLS and sockets under the reactor"; RFC 8446, RFC 5246.
 """
 
 from __future__ import annotations
@@ -48,6 +48,8 @@ _CIPHERS: Final = (
     b"ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305"
 )
 _CIPHERSUITES: Final = b"TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
+#: By ALPN, the best first. `curl --http1.0` offers the second alone.
+_PROTOCOLS: Final = (b"http/1.1", b"http/1.0")
 #: No finite fields: they cost a server far more than the client who asks for them (CVE-2002-20001).
 _GROUPS: Final = b"X25519MLKEM768:X25519:P-256:P-384"
 #: Sessions resume on every context, also after certificates were swapped.
@@ -308,8 +310,9 @@ def _set_groups(context: SSL.Context) -> None:
 
 
 def _select_protocol(connection: SSL.Connection, offered: list[bytes]) -> Any:
-    if b"http/1.1" in offered:
-        return b"http/1.1"
+    for protocol in _PROTOCOLS:
+        if protocol in offered:
+            return protocol
     # Raising is how the callback asks for the alert. pyOpenSSL raises it again out of the
     # handshake, where it is an end like any other.
     raise SSL.Error([("SSL routines", "", "no application protocol")])

@@ -96,6 +96,9 @@ class Handshakes(TLSTest):
         for offered, agreed in (
             (["h2", "http/1.1"], "http/1.1"),
             (["http/1.1"], "http/1.1"),
+            (["http/1.0", "http/1.1"], "http/1.1"),
+            # curl --http1.0
+            (["http/1.0"], "http/1.0"),
             ([], None),
         ):
             context = client_context()
