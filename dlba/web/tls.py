@@ -290,6 +290,9 @@ def _context(files: list[tuple[Path, Path]]) -> SSL.Context:
     context.set_tls13_ciphersuites(_CIPHERSUITES)
     _set_groups(context)
     context.set_options(SSL.OP_NO_RENEGOTIATION | SSL.OP_NO_COMPRESSION)
+    # A FIN without close_notify is the end of what the client says, as over plain TCP: HTTP knows
+    # by itself whether a request is whole.
+    context.set_options(SSL.OP_IGNORE_UNEXPECTED_EOF)
     # The buffers of an idle connection are given back: 16 KiB and more each.
     context.set_mode(SSL.MODE_RELEASE_BUFFERS)
     context.set_session_id(_SESSION_CONTEXT)
