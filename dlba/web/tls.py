@@ -219,14 +219,19 @@ def build(config: TLSConfig) -> Contexts:
     Raises OSError, ValueError or SSL.Error when a file can't be read or used.
     """
     by_name: dict[bytes, dict[str, tuple[Path, Path]]] = {}
+    #: Those of the default: the first certificate, and such of other kinds of key for its names.
     first: dict[str, tuple[Path, Path]] = {}
+    first_names: frozenset[bytes] = frozenset()
     digest = hashlib.sha256()
     for certificate in config.certificates:
         files = (certificate.certificate, certificate.key)
         for file in files:
             digest.update(hashlib.sha256(file.read_bytes()).digest())
         kind, names = _kind_and_names(certificate.certificate)
-        first.setdefault(kind, files)
+        if not first:
+            first_names = frozenset(names)
+        if not first or not first_names.isdisjoint(names):
+            first.setdefault(kind, files)
         for name in names:
             by_name.setdefault(name, {}).setdefault(kind, files)
     built: dict[tuple[tuple[Path, Path], ...], SSL.Context] = {}

@@ -176,6 +176,17 @@ class Handshakes(TLSTest):
                 self.assertEqual(self.served(client), f"{kind.lower()} {NAME}")
 
     @in_thread
+    def test_the_first_is_the_default_whatever_the_kinds_of_key(self):
+        self.backend()
+        self.serve_tls(tls=[certificate("rsa", NAME), certificate("ecdsa", "b.example.org")])
+        for name, expected in (
+            (None, f"rsa {NAME}"),
+            ("nobody.example.com", f"rsa {NAME}"),
+            ("b.example.org", "ecdsa b.example.org"),
+        ):
+            self.assertEqual(self.served(self.client(client_context(), name=name)), expected)
+
+    @in_thread
     def test_reload_touches_no_connection(self):
         """Other contexts are for handshakes to come; sessions go on."""
         self.backend()
