@@ -93,7 +93,8 @@ class Http1:
         """See `ClientFront`."""
         if self.present is not None:
             self.present.touch()
-        elif not self.heads.buffer:
+        elif not self.heads.buffer and not self.socket.closed:
+            # One that is ending has a deadline of its own.
             self._wait()
 
     def eof(self) -> None:
@@ -248,15 +249,17 @@ class Http1:
     def answered_by_us(self, keep: bool) -> None:
         """What came last has got an answer of our own. `keep`: the connection stays."""
         self.present = None
-        if self.socket.held:
-            self.socket.hold(len(self.heads.buffer))
-        if keep:
-            self._wait()
-            if self.heads.buffer:
-                self.advance()
-        else:
-            self.heads.buffer = b""
-            self.socket.linger()
+        socket, heads = self.socket, self.heads
+        if not keep:
+            heads.buffer = b""
+        if socket.held:
+            socket.hold(len(heads.buffer))
+        if not keep:
+            socket.linger()
+            return
+        self._wait()
+        if heads.buffer:
+            self.advance()
 
     def _wait(self) -> None:
         """Between two requests: for the client to take the last answer, then for the next one."""

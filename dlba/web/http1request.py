@@ -118,10 +118,13 @@ class Http1Request:
         elif reader.too_slow(time.monotonic(), self._proxy.timeouts.body):
             self.body_timed_out()
             return
-        if self.exchange is not None:
-            self.exchange.body(part, self.complete)
-        else:
+        if self.exchange is None:
             self._collect(reader, part)
+            return
+        self.exchange.body(part, self.complete)
+        if reader.rest:
+            # What was sent ahead is counted from here on.
+            self._connection.advance()
 
     def squeeze(self) -> None:
         """Memory is full: keep as little as possible."""

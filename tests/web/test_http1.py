@@ -15,6 +15,7 @@ from tests.web.harness import (
     Wire,
     chunked,
     eventually,
+    exchange_of,
     in_thread,
     reply,
 )
@@ -159,6 +160,58 @@ class Kept(Http1Test):
         self.assertEqual(client.response().status, 200)
         self.assertEqual(client.response().status, 400)
         self.assertEqual(client.end(), "eof")
+
+    @in_thread
+    def test_a_large_answer_that_ends_the_connection_lingers_no_longer_than_others(self):
+        """Also where its last bytes are read because the client has taken what came before."""
+        self.short_linger()
+        backend = self.backend()
+        self.serve()
+        clients = []
+        for extra in range(8):
+            backend.says(reply(bytes(4 * MIB + extra * 50_000)))
+            client = self.client(receive_buffer=4096)
+            client.send(get("/", "Connection: close"))
+            self.assertEqual(client.end(), "eof")
+            clients.append(client)
+        self.soon(lambda: len(self.proxy.clients), 0)
+
+    @in_thread
+    def test_what_comes_behind_a_streamed_body_is_counted(self):
+        go = threading.Event()
+
+        def script(wire: Wire) -> None:
+            wire.request()
+            go.wait(20)
+            wire.send(reply(b"done"))
+
+        self.backend(script)
+        self.serve(site={"request_buffer": 0})
+        client = self.client()
+        socket_ = self.only_client()
+        client.send(post(b"x", length=10))
+        eventually(lambda: exchange_of(socket_._front), "the body streams")
+        client.send(b"x" * 9 + get("/", f"A: {'x' * 8000}") * 2)
+        eventually(lambda: self.proxy.memory.used, "it is counted")
+        go.set()
+        for _ in range(3):
+            self.assertEqual(client.response().body, b"done")
+        self.soon(lambda: self.proxy.memory.used, 0)
+
+    @in_thread
+    def test_nothing_is_kept_behind_a_refusal(self):
+        """While what the client still sends is dropped, nothing is counted for it."""
+        self.echo()
+        self.serve()
+        client = self.client()
+        client.send(get("/1"))
+        self.assertEqual(client.response().status, 200)
+        client.send(b"GET / HTTP/1.1\r\nHost: a\r\nA: " + b"x" * 20_000)
+        eventually(lambda: self.proxy.memory.used, "the head's beginning is counted")
+        client.send(b"\nx")
+        self.assertEqual(client.response().status, 400)
+        self.soon(lambda: self.proxy.memory.used, 0)
+        self.assertEqual(len(self.proxy.clients), 1)
 
     @in_thread
     def test_pipelined_large_upload(self):
