@@ -32,12 +32,16 @@ WRITE: Final = select.EPOLLOUT
 BATCH: Final = 256
 
 
-class Pollable(Protocol):
+class Endable(Protocol):
+    """What an exception of ours may end: `abort()`."""
+
+    def abort(self) -> None: ...
+
+
+class Pollable(Endable, Protocol):
     """A connection: `on_event(mask)` when the kernel has something to say, `abort()` to end it."""
 
     def on_event(self, mask: int) -> None: ...
-
-    def abort(self) -> None: ...
 
 
 class _ReactorMember:
@@ -98,6 +102,13 @@ class Poller:
         self._ready.append(member)
         if self._reactor is not None and not self._front and self._ready_call is None:
             self._ready_call = self._reactor.callLater(0, self._run_ready)
+
+    def guarded(self, member: Endable, call: Callable[..., None], *args: Any) -> None:
+        """Call what isn't an event, but within the same boundary: an exception ends `member`."""
+        try:
+            call(*args)
+        except Exception:  # noqa: BLE001 - the boundary of one connection
+            self._caught(member)
 
     # Attaching to the reactor
 
@@ -173,7 +184,7 @@ class Poller:
             except Exception:  # noqa: BLE001 - the boundary of one connection
                 self._caught(member)
 
-    def _caught(self, member: Pollable) -> None:
+    def _caught(self, member: Endable) -> None:
         self.failed()
         self._log.failure("an exception ended one connection")
         try:

@@ -94,7 +94,7 @@ class ProxyService(Service):
     def abort(self) -> None:
         """Cut off the requests under way, now."""
         for front in tuple(self.fronts):
-            front.cut()
+            self._proxy.poller.guarded(front, front.cut)
 
     def over(self, front: SiteFront) -> None:
         """The request of `front` has ended."""

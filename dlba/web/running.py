@@ -11,8 +11,6 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
-from twisted.logger import Logger
-
 from dlba.web.checker import Checker
 from dlba.web.deadlines import TICK
 
@@ -28,8 +26,6 @@ CROWD: Final = 512
 
 class Running:
     """What keeps `proxy` going inside `reactor`. Started and stopped once."""
-
-    _log = Logger()
 
     def __init__(self, reactor: Any, proxy: Proxy) -> None:
         self._reactor = reactor
@@ -60,22 +56,22 @@ class Running:
             side.reset()
         self._proxy.poller.detach()
 
+    def abort(self) -> None:
+        """Ending one who keeps bytes went wrong; they are given back already."""
+
     def _sweep(self) -> None:
         proxy = self._proxy
         now = time.monotonic()
+        guarded = proxy.poller.guarded
+        # First of all: nothing that goes wrong in this sweep may keep the next one from coming.
+        self.sweep_call = self._reactor.callLater(TICK, self._sweep)
         for item in proxy.deadlines.expired(now):
-            try:
-                item.expire(now)
-            except Exception:  # noqa: BLE001 - the boundary of one connection
-                proxy.counters.internal_errors += 1
-                self._log.failure("an exception ended one connection")
-                item.abort()
+            guarded(item, item.expire, now)
         if proxy.memory.full:
             for client in tuple(proxy.clients):
-                client.squeeze()
-        proxy.memory.tick(now)
+                guarded(client, client.squeeze)
+        guarded(self, proxy.memory.tick, now)
         self._trim(len(proxy.clients))
-        self.sweep_call = self._reactor.callLater(TICK, self._sweep)
 
     def _trim(self, clients: int) -> None:
         """After a crowd has gone, give the system back what the allocator keeps for the next one.

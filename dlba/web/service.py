@@ -188,7 +188,7 @@ class WebService(Service):
         self._redirect()
         for listener in going:
             self._log.info("no longer listening on {where}", where=listener)
-            listener.take_waiting()
+            self.proxy.poller.guarded(listener, listener.take_waiting)
             listener.stop()
         for listener in fresh.values():
             self._log.info("listening on {where}", where=listener)
@@ -283,13 +283,13 @@ class WebService(Service):
             return self._stopped or succeed(None)
         proxy.stopping = True
         for listener in self.listeners:
-            listener.take_waiting()
+            self.proxy.poller.guarded(listener, listener.take_waiting)
         self._close_listeners()
         stopped: Deferred[None] = Deferred()
         self._stopped = stopped
         self._stop_call = self._reactor.callLater(self._web.timeouts.stop, self.abort)
         for client in tuple(proxy.clients):
-            client.stop()
+            proxy.poller.guarded(client, client.stop)
         if not proxy.clients:
             self._finish()
         return stopped
@@ -297,7 +297,7 @@ class WebService(Service):
     def abort(self) -> None:
         """Cut off whoever is left, now."""
         for client in tuple(self.proxy.clients):
-            client.abort()
+            self.proxy.poller.guarded(client, client.abort)
 
     def _client_gone(self, client: ClientSocket) -> None:
         proxy = self.proxy
