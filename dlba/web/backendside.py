@@ -131,6 +131,10 @@ class BackendSide(Keeping):
         if self._fd >= 0 and self._mask & READ:
             self.read()
 
+    def look(self) -> None:
+        """Take notice of what has happened, though the poller hasn't told yet."""
+        self.on_event(READ | WRITE)
+
     def abort(self) -> None:
         """The poller caught an exception of ours: end this exchange alone."""
         exchange = self._exchange

@@ -110,7 +110,8 @@ class Check:
             self._over(error.reason)
 
     def expire(self, now: float) -> None:
-        """The time for this check is over."""
+        """The time for this check is over, unless it is us who are late."""
+        self.on_event(READ)
         self._over("no connection in time" if self._request else "no response in time")
 
     def abort(self) -> None:

@@ -216,7 +216,10 @@ class Exchange:
         counters = self._proxy.counters
         side = self._side
         if side is not None and not side.connected:
-            self._unreachable(now, "no connection in time", timed_out=True)
+            # As in `_hears`: it may be us who are late.
+            side.look()
+            if self._side is side and not side.connected:
+                self._unreachable(now, "no connection in time", timed_out=True)
         elif self._front.socket.backlog:
             counters.requests_timed_out += 1
             self.abandon()

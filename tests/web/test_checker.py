@@ -453,6 +453,30 @@ class TimeTests(CheckTest):
         return self.on_reactor(timers)
 
     @in_thread
+    def test_an_answer_in_time_counts_though_we_are_late(self):
+        """The reactor stands still across the time for a check, whose answer comes meanwhile."""
+        go = threading.Event()
+
+        def script(wire: Wire) -> None:
+            wire.request()
+            wires.append(wire)
+            go.wait(20)
+            wire.send(OK)
+
+        wires: list[Wire] = []
+        self.backend(script)
+        self.check(timeout=0.4)
+        eventually(lambda: wires, "the check has come")
+
+        def stand_still() -> None:
+            go.set()
+            time.sleep(0.8)
+
+        self.on_reactor(stand_still)
+        eventually(self.checks, "a check")
+        self.assertEqual(self.proxy.counters.checks_failed, 0)
+
+    @in_thread
     def test_our_own_want_of_descriptors_marks_nobody(self):
         backend = self.backend()
         self.says(backend, OK)

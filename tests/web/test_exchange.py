@@ -48,6 +48,12 @@ class ExchangeTest(ProxyTest):
     @contextlib.contextmanager
     def full_port(self):
         """A port whose listener takes no more connections: SYNs to it get no answer."""
+        with self.full_listener() as listener:
+            yield listener.getsockname()[1]
+
+    @contextlib.contextmanager
+    def full_listener(self):
+        """The same, as a socket: `listen` with a longer queue lets connections in again."""
         listener = socket.create_server(("127.0.0.1", 0), backlog=0)
         fillers = []
         try:
@@ -56,7 +62,7 @@ class ExchangeTest(ProxyTest):
                 filler.setblocking(False)
                 filler.connect_ex(listener.getsockname())
                 fillers.append(filler)
-            yield listener.getsockname()[1]
+            yield listener
         finally:
             for filler in fillers:
                 filler.close()
@@ -483,6 +489,37 @@ class Trying(ExchangeTest):
             )
             self.assertEqual(self.ask().status, 504)
             self.assertEqual(backend.connections, [])
+
+    @in_thread
+    def test_connected_in_time_counts_though_we_are_late(self):
+        """The reactor stands still across the deadline, and meanwhile the backend takes us."""
+        with self.full_listener() as listener:
+            self.serve(listener.getsockname()[1], pool={"connect_timeout": 0.3})
+            client = self.client()
+            socket_ = self.only_client()
+            client.send(GET)
+            eventually(lambda: exchange_of(socket_._front), "the connect is under way")
+
+            def stand_still() -> None:
+                listener.listen(32)
+                # The kernel sends the SYN once more after a second.
+                time.sleep(1.5)
+
+            self.on_reactor(stand_still)
+            wires = []
+            while True:
+                listener.settimeout(20)
+                wires.append(Wire(listener.accept()[0]))
+                wires[-1].sock.settimeout(0.2)
+                # Those that filled the queue come, too, and say nothing.
+                with contextlib.suppress(TimeoutError):
+                    wires[-1].request()
+                    break
+            wires[-1].send(reply(b"late"))
+            self.assertEqual(client.response().body, b"late")
+            for wire in wires:
+                wire.close()
+            self.assertEqual(self.proxy.counters.backend_connect_failures, 0)
 
     @in_thread
     def test_connect_timeout_whatever_the_client_does_meanwhile(self):
