@@ -10,17 +10,10 @@ from typing import TypeAlias
 
 import attrs
 
-__all__ = ["Hosts", "Owner", "covers", "wider"]
+__all__ = ["Hosts", "Owner", "wider"]
 
 #: A site's index, the name of its pool, and the pattern in question.
 Owner: TypeAlias = tuple[int, str, str]
-
-
-def covers(pattern: str, other: str) -> bool:
-    """Whether every host that the pattern `other` takes is taken by `pattern` too."""
-    if pattern in ("*", other):
-        return True
-    return pattern.startswith("*.") and other.endswith(pattern[1:])
 
 
 def wider(host: str) -> Iterator[str]:

@@ -47,7 +47,7 @@ _IS_TOKEN: Final = re.compile(TOKEN + rb"+").fullmatch
 
 
 class Forwarding:
-    """The networks whose forwarding fields count; falsy when there are none.
+    """The networks whose forwarding fields count.
 
     `received` is in each method what the head's parser cut out: lower-case names and values of all
     fields `Forwarded`, `X-Real-IP` and `X-Forwarded…`, in order.
@@ -57,9 +57,6 @@ class Forwarding:
 
     def __init__(self, networks: Iterable[IPv4Network | IPv6Network]) -> None:
         self._networks = tuple(networks)
-
-    def __bool__(self) -> bool:
-        return bool(self._networks)
 
     def trusts(self, host: str) -> bool:
         """Whether the peer at the address `host` is believed."""

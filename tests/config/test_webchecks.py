@@ -3,7 +3,9 @@
 from dlba.config.nodes import locate
 from dlba.config.shapes import Reading, read_mapping
 from dlba.config.values import NodeConfig
+from dlba.config.webchecks import _FRAMING as NAMES
 from dlba.config.webchecks import web_warnings
+from dlba.web import head, response
 from tests.config.samples import node_of
 from tests.config.test_checks import Case, marked, web
 
@@ -40,6 +42,14 @@ class RedirectTests(Case):
     def test_a_broken_tls_is_told_once(self):
         _, between = self.found(web(listen="[{port: 80, redirect: https}, {port: 443, tls: 1}]"))
         self.assertEqual(between, [])
+
+
+class FramingTests(Case):
+    def test_they_are_what_heads_are_cut_of(self):
+        """The field that a site may not set is one that isn't there when its changes come."""
+        for cut, others in ((head._CUT, set()), (response._CUT, {"expect"})):
+            names = {name for name in NAMES if len(cut(f"\r\n{name}: x".encode())) > 1}
+            self.assertEqual(names, NAMES - others)
 
 
 class HeaderChangesTests(Case):
