@@ -28,7 +28,7 @@ WEB_COUNTERS: Final[dict[str, str]] = {
     "requests_aborted": "requests whose client went away before the response was complete",
     "responses": "final responses relayed completely",
     "tunnels": "connections that switched to another protocol (WebSocket)",
-    "tunnels_timed_out": "such connections cut off after `timeouts.tunnel` without a byte",
+    "tunnels_timed_out": "such connections cut off: nothing moved for too long",
     "responses_broken": "responses that broke off after their head was relayed",
     "backend_connects": "connections to backends begun",
     "backend_reuses": "requests sent over a kept connection to their backend (`reuse`)",

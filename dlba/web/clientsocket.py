@@ -1,8 +1,8 @@
 """Moves bytes between one client's stream and the HTTP front that speaks for it.
 
 Shakes hands, reads in turns, pauses, and writes what the client hasn't taken yet. The ways to end
-are in `dlba.web.ending`. Knows nothing of HTTP; the front (`dlba.web.http1`) gets `received`,
-`drained`, `eof`, `lost` and `expire`.
+are in `dlba.web.ending`. Knows nothing of HTTP; the front (`dlba.web.http1`, and `dlba.web.tunnel`
+once protocols were switched) gets the events of `dlba.web.front.ClientFront`.
 
 Source: web.md rules 8 and 10.
 """

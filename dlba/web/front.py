@@ -1,10 +1,10 @@
 """Names what stands between a client and a backend, and what each asks of the next.
 
 `dlba.web.clientsocket` moves the bytes of a client's connection and calls a `ClientFront`, what
-speaks HTTP with it: `dlba.web.http1`. `dlba.web.exchange` carries a request to a backend for an
-`ExchangeFront`: `dlba.web.http1request`, or `dlba.web.sitefront` for a Twisted site.
-`dlba.web.backendside` moves the bytes of a backend's connection and calls `BackendEvents`: those of
-the exchange, or of `dlba.web.tunnel`.
+speaks HTTP with it: `dlba.web.http1`, or `dlba.web.tunnel` behind it. `dlba.web.exchange` carries a
+request to a backend for an `ExchangeFront`: `dlba.web.http1request`, or `dlba.web.sitefront` for a
+Twisted site. `dlba.web.backendside` moves the bytes of a backend's connection and calls
+`BackendEvents`: those of the exchange, or of `dlba.web.tunnel`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = [
 
 
 class ClientFront(Protocol):
-    """What speaks HTTP on a client's socket."""
+    """What speaks HTTP, or the protocol switched to, on a client's socket."""
 
     def opened(self) -> None:
         """The connection is ready for requests: accepted, and its handshake done."""
@@ -55,7 +55,7 @@ class ClientFront(Protocol):
         """The deadline of the socket has passed."""
 
     def squeeze(self) -> None:
-        """Memory is full and nothing is read: keep as little as possible."""
+        """Memory is full: keep as little as possible. Called again while that lasts."""
 
     def stop(self) -> None:
         """The node stops."""

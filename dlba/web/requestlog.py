@@ -7,18 +7,30 @@ formats, and a tuple is the cheapest thing to make for every request. Nothing is
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from dlba.web.head import HEAD_END
 
 if TYPE_CHECKING:
     from dlba.web.choice import Site
-    from dlba.web.clientsocket import ClientSocket
     from dlba.web.exchange import Exchange
     from dlba.web.head import RequestHead
     from dlba.web.proxy import Proxy
 
 __all__ = ["RequestLog"]
+
+
+class Client(Protocol):
+    """What the log asks of the client's side: see `dlba.web.front.ClientSide`.
+
+    `port`: the client's; `local_port`: the one it connected to; 0: there are none.
+    """
+
+    host: str
+    port: int
+    local_port: int
+    tls: bool
+    trusted: bool
 
 
 class RequestLog:
@@ -51,7 +63,7 @@ class RequestLog:
     def write(
         self,
         proxy: Proxy,
-        socket: ClientSocket,
+        socket: Client,
         request: RequestHead | None,
         site: Site | None,
         exchange: Exchange | None,

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 from dlba.errors import HeadError
 from dlba.web.exchange import Exchange
@@ -391,6 +391,6 @@ class SiteFront:
         way()
 
     def _record(self, termination: str) -> None:
-        # The log asks for no more than what both have.
-        socket = cast("Any", self.socket)
-        self._log.write(self._proxy, socket, self._head, self._site, self._exchange, termination)
+        self._log.write(
+            self._proxy, self.socket, self._head, self._site, self._exchange, termination
+        )
