@@ -131,7 +131,7 @@ class Delivery:
         if self._reused:
             # The backend closed it before the request came: that isn't a failure.
             self._reusable = self._reused = False
-            backend = self.backend
+            backend = self.backend if now < self._until else None
         else:
             backend = self._other(now)
         if backend is None:

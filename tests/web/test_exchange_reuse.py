@@ -195,6 +195,25 @@ class Ended(ReuseTest):
         self.assertFalse(next(iter(self.proxy.backends())).failed)
 
     @in_thread
+    def test_closed_after_all_tries_had_to_be_made(self) -> None:
+        """The backend has worked on the request, and no time to connect is left."""
+        asked: list[bytes] = []
+
+        def script(wire: Wire) -> None:
+            asked.append(wire.request().line)
+            wire.send(reply(b"fine"))
+            asked.append(wire.request().line)
+            time.sleep(0.4)
+
+        self.backend(script)
+        self.serve(pool=REUSE | {"connect_total": 0.2})
+        self.assertEqual(self.ask(GET % 0).status, 200)
+        self.idle(1)
+        self.assertEqual(self.ask(GET % 1).status, 502)
+        self.assertEqual(asked, [b"GET /0 HTTP/1.1", b"GET /1 HTTP/1.1"])
+        self.assertEqual([row.failed for row in self.proxy.backends()], [False])
+
+    @in_thread
     def test_timed_out_while_idle(self) -> None:
         """A 408 on a kept connection isn't the answer to what was sent just then."""
         late = reply(b"", 408, b"Connection: close")
