@@ -199,10 +199,11 @@ class ClientSocket(Ending):
         try:
             done = stream.handshake()
         except OSError as error:
-            counters.handshakes_failed += 1
             if stream.flooded:
+                # Which counts as that alone.
                 self._lose()
                 return
+            counters.handshakes_failed += 1
             if isinstance(error, PlainHTTPError):
                 self._answer_in_plain()
             # Where there was something to say, an alert says why: a reset could destroy it.

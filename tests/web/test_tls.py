@@ -17,6 +17,7 @@ from OpenSSL import SSL
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from dlba.config.values import TLSConfig
+from dlba.web import tls
 from dlba.web.tls import DATALESS_LIMIT, TLSStream
 from tests.web.harness import (
     GET,
@@ -381,6 +382,22 @@ class Hostile(TLSTest):
                     break
             self.soon(lambda: self.proxy.counters.tls_floods_cut, 1)
             self.assertEqual(self.ask(context=client_context()).status, 200)
+
+    @in_thread
+    def test_handshake_flood(self):
+        """A hello that comes a byte at a time is cut before its deadline, and counts once."""
+        self.patch(tls, "DATALESS_LIMIT", 20)
+        self.backend()
+        self.serve_tls()
+        client = self.client(port=self.tls_port)
+        client.send(b"\x16\x03\x01\x20\x00\x01\x00\x1f\xfc\x03\x03")
+        with contextlib.suppress(OSError):
+            while not self.proxy.counters.tls_floods_cut:
+                client.send(b"x")
+                time.sleep(0.005)
+        self.assertEqual(client.end(), "reset")
+        counters = self.proxy.counters
+        self.assertEqual((counters.tls_floods_cut, counters.handshakes_failed), (1, 0))
 
     @in_thread
     def test_few_key_updates_are_fine(self):
