@@ -6,7 +6,8 @@ costs each event a logging context and three checks that only its own transports
 
 - in front (the epoll reactor): the reactor's own epoll descriptor is a member of our set and our
   `iterate` is the reactor's iteration, so a turn costs one `epoll_wait` as before;
-- nested (every other reactor): our set is one reader of the reactor.
+- nested (every other reactor, and where another of us stands in front): our set is one reader of
+  the reactor.
 
 Rules. An event is a hint and no more: descriptors are reused within one batch, so every callback
 tries its operation and believes only its result. `forget()` leaves the kernel's set alone, because
@@ -119,7 +120,8 @@ class Poller:
             return
         self._reactor = reactor
         poller = getattr(reactor, "_poller", None)
-        if isinstance(reactor, EPollReactor) and poller is not None:
+        free = isinstance(reactor, EPollReactor) and "doIteration" not in vars(reactor)
+        if free and poller is not None:
             self._front = True
             self.add(poller.fileno(), READ, _ReactorMember(reactor.doIteration))
             # mypy: a method of the class is shadowed on purpose, and put back by `detach`.

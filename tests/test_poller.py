@@ -4,7 +4,9 @@ import select
 import socket
 import subprocess
 import sys
+import threading
 import time
+from functools import partial
 from pathlib import Path
 
 from twisted.internet import reactor
@@ -208,6 +210,37 @@ class InFront(TestCase):
         self.assertEqual(member.events, [READ])
         poller.detach()
         self.assertNotIn("doIteration", vars(reactor))
+
+    async def test_several_in_one_reactor(self):
+        """Each hears of its own at once, whoever came first, and whoever goes first."""
+        for first_to_go in (0, 1):
+            pollers = Poller(), Poller()
+            heard: list[tuple[int, float]] = []
+            pairs = [socket.socketpair() for _ in pollers]
+
+            def hear(index: int, mask: int, heard=heard, pairs=pairs) -> None:
+                pairs[index][0].recv(1)
+                heard.append((index, time.monotonic()))
+
+            for index, poller in enumerate(pollers):
+                poller.attach(reactor)
+                poller.add(pairs[index][0].fileno(), READ, Member(partial(hear, index)))
+            try:
+                for index in (0, 1):
+                    start = time.monotonic()
+                    threading.Timer(0.05, pairs[index][1].send, [b"x"]).start()
+                    await deferLater(reactor, 0.6)
+                    self.assertEqual([who for who, _ in heard], [index])
+                    self.assertLess(heard.pop()[1] - start, 0.4)
+                pollers[first_to_go].detach()
+                threading.Timer(0.05, pairs[1 - first_to_go][1].send, [b"x"]).start()
+                await deferLater(reactor, 0.2)
+                self.assertEqual([who for who, _ in heard], [1 - first_to_go])
+            finally:
+                pollers[1 - first_to_go].detach()
+                for sock in (*pairs[0], *pairs[1]):
+                    sock.close()
+            self.assertNotIn("doIteration", vars(reactor))
 
     async def test_detach_with_something_put_off(self):
         poller = Poller()
