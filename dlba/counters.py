@@ -1,7 +1,8 @@
 """Counts what happened: one slot a counter, each named once, here.
 
 A hot path adds with `counters.requests += 1`, which costs a slot and nothing more. Everything that
-is refused, dropped or cut off adds one to exactly one of these. `snapshot()` is what `/status`
+is refused, dropped or cut off adds one to one of these, and where a request is lost with it to the
+one of that request too. `snapshot()` is what `/status`
 shows. Counters only grow while the process lives; gauges (open connections) stand with their owner.
 """
 

@@ -144,6 +144,7 @@ class ClientSocket(Ending):
         stream = self._stream
         size = stream.read_size
         budget = READ_BUDGET
+        self._given_way = False
         memory = self._proxy.memory
         while budget > 0:
             if memory.full:
@@ -169,7 +170,6 @@ class ClientSocket(Ending):
             if len(data) < size or not self._reading or self._state != OPEN:
                 return
             budget = 0 if self._given_way else budget - size
-        self._given_way = False
 
     def give_way(self) -> None:
         """What was read took long: whatever else there is comes in the next turn."""

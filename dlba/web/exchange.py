@@ -334,6 +334,7 @@ class Exchange:
                 self._front.interim(response)
                 response = reader.head(b"")
             if response is None:
+                self._hold()
                 self.touch()
                 return
             if response.status == 408 and self.delivery.kept:
@@ -346,10 +347,20 @@ class Exchange:
             self._bad_response()
             return
         self._response = response
+        side = self._side
+        if response.length == CHUNKED or (side is not None and side.held):
+            self._hold()
         fields = self._answered(response)
         self.responding = True
         self._front.respond(response, fields, body, ended)
         self._go_on(ended, more)
+
+    def _hold(self) -> None:
+        """What is kept of the response, until it can be told what it is, counts as the side's."""
+        side = self._side
+        held = self._reader.held
+        if side is not None and held != side.held:
+            side.hold(held)
 
     def _answered(self, response: ResponseHead) -> bytes:
         """The backend has answered: the field lines that go to the client."""
@@ -393,6 +404,8 @@ class Exchange:
         except BackendError:
             self._bad_response()
             return
+        if response.length == CHUNKED:
+            self._hold()
         self._front.respond_body(body, ended)
         self._go_on(ended, more)
 

@@ -26,7 +26,7 @@ INTERIM_LIMIT: Final = 16
 class ResponseReader:
     """The response to one request.
 
-    `held`: bytes of a head that hasn't come to its end. `heard`: a byte of a response has come.
+    `held`: bytes of what hasn't come to its end. `heard`: a byte of a response has come.
     """
 
     __slots__ = (
@@ -55,8 +55,8 @@ class ResponseReader:
 
     @property
     def held(self) -> int:
-        """Bytes kept of a head whose end hasn't come."""
-        return len(self._buffer)
+        """Bytes kept of a head, or of a line of the chunked coding, whose end hasn't come."""
+        return len(self._buffer) if self._chunks is None else self._chunks.held
 
     @property
     def heard(self) -> bool:

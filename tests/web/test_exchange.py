@@ -380,6 +380,32 @@ class Uploads(ExchangeTest):
                 self.assertEqual((client.end(), client.unread), ("eof", b"world"))
                 self.on_reactor(self.service.stopService)
 
+    @in_thread
+    def test_what_is_kept_of_a_response_is_counted(self):
+        go = threading.Event()
+
+        def script(wire: Wire) -> None:
+            backend.take(wire)
+            wire.send(b"HTTP/1.1 200 OK\r\nA: " + b"x" * 60_000)
+            go.wait(20)
+            wire.send(b"\r\nTransfer-Encoding: chunked\r\n\r\n1;a=" + b"y" * 10_000)
+            then.wait(20)
+            wire.send(b"\r\nz\r\n0\r\n\r\n")
+
+        then = threading.Event()
+        backend = self.backend(script)
+        self.serve()
+        client = self.client()
+        client.send(GET)
+        memory = self.proxy.memory
+        self.soon(lambda: memory.used // 4096, 60_000 // 4096)
+        go.set()
+        client.until(b"\r\n\r\n")
+        self.soon(lambda: memory.used // 4096, 10_000 // 4096)
+        then.set()
+        self.assertEqual(client.take(11), b"1\r\nz\r\n0\r\n\r\n")
+        self.soon(lambda: memory.used, 0)
+
 
 class Trying(ExchangeTest):
     """Backends that can't be reached, or go before they answer."""
