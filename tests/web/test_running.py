@@ -104,3 +104,47 @@ class Trimming(SynchronousTestCase):
 
     def test_the_real_one(self) -> None:
         self.assertIn(running._find_trim()(0), (0, 1, None))
+
+
+class Slow:
+    """What takes long to end."""
+
+    def __init__(self, proxy: Proxy, ended: list[object]) -> None:
+        self.deadline = time.monotonic()
+        self.slot = -1
+        self.ended = ended
+        proxy.deadlines.watch(self)
+
+    def expire(self, now: float) -> None:
+        time.sleep(0.003)
+        self.ended.append(self)
+
+    def abort(self) -> None:
+        raise AssertionError("nothing went wrong")
+
+
+class Turns(SynchronousTestCase):
+    """Many that are due together don't make the others wait for all of them."""
+
+    def test_one_turn_after_the_other(self) -> None:
+        web = load_text(configuration([1]), _folder()).array.web
+        assert web is not None
+        proxy = Proxy(web, KEYS, None)
+        self.addCleanup(proxy.poller.detach)
+        clock = Clock()
+        sweeper = Running(clock, proxy)
+        ended: list[object] = []
+        for _ in range(3):
+            Slow(proxy, ended)
+        time.sleep(0.3)
+        sweeper._sweep()
+        self.assertEqual(len(ended), 1)
+        # The next turns come without any time between; a Clock takes them all at once.
+        clock.advance(0)
+        self.assertEqual(len(ended), 3)
+        self.assertEqual(len(proxy.deadlines), 0)
+        # The next sweep is due as ever.
+        Slow(proxy, ended)
+        time.sleep(0.3)
+        clock.advance(TICK)
+        self.assertEqual(len(ended), 4)
