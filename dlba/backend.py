@@ -305,7 +305,7 @@ class BackendChannel(http.HTTPChannel):
         self.requests[-1].received.append((name, value))
         return super().headerReceived(line)
 
-    def checkPersistence(self, request: BackendRequest, version: bytes) -> bool:  # noqa: N802 - as above
+    def checkPersistence(self, request: BackendRequest, version: bytes) -> bool:  # noqa: N802 - Twisted's name
         """Return whether the connection stays open: also for several tokens, and in HTTP/1.0."""
         lines = request.requestHeaders.getRawHeaders(b"Connection", [])
         tokens = {token.strip().lower() for line in lines for token in line.split(b",")}
@@ -328,7 +328,8 @@ class BackendChannel(http.HTTPChannel):
 class BackendSite(Site):
     """Builds the channels of one demo backend and knows those that are open; writes no log."""
 
-    protocol = BackendChannel  # type: ignore[assignment]  # as with requestFactory
+    # Twisted declares its own channel; ours stands in for it.
+    protocol = BackendChannel  # type: ignore[assignment]
     noisy = False
 
     def __init__(self, name: str, reactor: Any) -> None:

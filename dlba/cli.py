@@ -48,9 +48,7 @@ def _add_backend(commands: Any) -> None:
 def _run_backend(args: argparse.Namespace) -> int:
     from twisted.internet.defer import Deferred
     from twisted.internet.error import CannotListenError
-
-    # A backend that runs alone is its own process: nobody else runs a reactor in it.
-    from twisted.internet.task import react  # noqa: TID251 - as said
+    from twisted.internet.task import react  # noqa: TID251 - a process of its own, this reactor is all it has
 
     from dlba.backend import check_name, listen
 

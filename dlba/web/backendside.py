@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from dlba.web.pool import Backend
     from dlba.web.proxy import Proxy
 
-__all__ = ["OWN_ERRORS", "BackendSide"]
+__all__ = ["OWN_ERRORS", "UPLOAD_LIMIT", "BackendSide"]
 
 #: Errors that are ours, not the backend's: no descriptor, no buffer, no port left.
 OWN_ERRORS: Final = frozenset(
@@ -44,6 +44,8 @@ OWN_ERRORS: Final = frozenset(
 )
 #: Reads of one callback: 256 KiB, then the others have their turn.
 _READS: Final = 4
+#: Bytes that wait for a backend before its client is paused.
+UPLOAD_LIMIT: Final = 64 * 1024
 #: Seconds that `backend_close: wait` waits for the backend to close.
 _WAIT: Final = 1.0
 _FLAGS: Final = socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from dlba.web.backendside import OWN_ERRORS, BackendSide
 from dlba.web.choice import choose
+from dlba.web.memory import BLOCK
 
 if TYPE_CHECKING:
     from dlba.web.choice import Site
@@ -27,8 +28,6 @@ __all__ = ["IDEMPOTENT", "Delivery"]
 
 #: Methods that may be sent twice (RFC 9110 9.2.2).
 IDEMPOTENT: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"})
-#: Bytes of a request that aren't counted: nearly every one has fewer.
-UNCOUNTED: Final = 4 * 1024
 
 #: Status, sentence and termination of a request for which no backend could be had.
 _REFUSED: Final = (503, "no web server can be reached", "SC")
@@ -94,7 +93,7 @@ class Delivery:
         self._values = values
         self._reusable = reusable
         self._until = now + self._site.pool.config.connect_total
-        if len(data) > UNCOUNTED:
+        if len(data) > BLOCK:
             self._held = len(data)
             self._proxy.memory.change(self._held)
         backend, self.reason = choose(self._site, self._request, values, now, ())

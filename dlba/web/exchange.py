@@ -12,9 +12,10 @@ Architecture" and "Cookie Injection".
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from dlba.errors import BackendError
+from dlba.web.backendside import UPLOAD_LIMIT
 from dlba.web.body import chunk
 from dlba.web.cookie import cookie_values, cut_cookie, inject
 from dlba.web.delivery import IDEMPOTENT, Delivery
@@ -33,9 +34,6 @@ if TYPE_CHECKING:
     from dlba.web.response import ResponseHead
 
 __all__ = ["Exchange"]
-
-#: Bytes of the request that wait for a backend before the client is paused.
-UPLOAD_LIMIT: Final = 64 * 1024
 
 
 class Exchange:

@@ -18,6 +18,7 @@ from dlba.web.answers import https_location, redirection
 from dlba.web.body import chunk
 from dlba.web.exchange import Exchange
 from dlba.web.forward import CONTINUE, interim_head, response_head, switch_head
+from dlba.web.memory import BLOCK
 from dlba.web.requestbody import RequestBody
 from dlba.web.requestlog import RequestLog
 from dlba.web.tunnel import Tunnel
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Http1Request"]
 
-#: Bytes of a head that aren't counted: nearly every request has fewer.
-UNCOUNTED: Final = 4 * 1024
 #: Chunks of one read after which others have their turn: about a millisecond.
 MANY_CHUNKS: Final = 1000
 
@@ -71,7 +70,7 @@ class Http1Request:
         self.socket = connection.socket
         self.head = head
         size = len(head.fields)
-        self.head_size = size if size > UNCOUNTED else 0
+        self.head_size = size if size > BLOCK else 0
         self._site: Site | None = None
         self.exchange: Exchange | None = None
         self.body: RequestBody | None = None

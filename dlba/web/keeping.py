@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from dlba.web.memory import BLOCK
+
 if TYPE_CHECKING:
     from dlba.web.memory import Memory
 
@@ -17,8 +19,6 @@ __all__ = ["Keeping"]
 
 #: Pieces of a backlog before they become one: many small ones cost far more than their bytes.
 PARTS: Final = 64
-#: Blocks of 4 KiB.
-_BLOCK: Final = 12  # bits
 
 
 class Keeping:
@@ -37,7 +37,7 @@ class Keeping:
     @property
     def kept(self) -> int:
         """Bytes that are kept, as they are counted."""
-        return self._blocks << _BLOCK
+        return self._blocks * BLOCK
 
     def hold(self, size: int) -> None:
         """`size` bytes are kept now beside the backlog."""
@@ -79,7 +79,7 @@ class Keeping:
 
     def _count(self) -> None:
         """Tell the memory of all buffers what is kept now."""
-        blocks = (self.backlog + self.held) >> _BLOCK
+        blocks = (self.backlog + self.held) // BLOCK
         before = self._blocks
         if blocks != before:
             memory = self._memory
@@ -88,7 +88,7 @@ class Keeping:
             elif not blocks:
                 memory.keeps_none(self)
             self._blocks = blocks
-            memory.change((blocks - before) << _BLOCK)
+            memory.change((blocks - before) * BLOCK)
 
     def shed(self) -> None:
         """End, and give back what is kept: memory is full."""

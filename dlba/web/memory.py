@@ -19,8 +19,11 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Final, Protocol
 
-__all__ = ["SHED_AFTER", "Holder", "Member", "Memory"]
+__all__ = ["BLOCK", "SHED_AFTER", "Holder", "Member", "Memory"]
 
+#: Bytes of a block. What is smaller isn't counted: nearly every request, and most connections keep
+#: less, which costs nothing then.
+BLOCK: Final = 4 * 1024
 #: Seconds that bytes may be kept while memory is full. A backlog has 64 KiB: whoever takes 32 KiB/s
 #: stays.
 SHED_AFTER: Final = 2.0

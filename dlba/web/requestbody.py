@@ -14,10 +14,31 @@ from dlba.errors import HeadError
 from dlba.web.body import ChunkedReader
 from dlba.web.head import CHUNKED
 
-__all__ = ["RequestBody"]
+__all__ = ["Pace", "RequestBody"]
 
 #: Bytes a second.
 RATE: Final = 256
+
+
+class Pace:
+    """How fast a body comes. Time in which nobody read doesn't count."""
+
+    __slots__ = ("_since", "_size")
+
+    def __init__(self, now: float) -> None:
+        """`now`: seconds, monotonic, as in all of this."""
+        self._since = now
+        self._size = 0
+
+    def read_again(self, now: float, size: int) -> None:
+        """Reading goes on after a pause that was not the client's. `size`: bytes so far."""
+        self._since = now
+        self._size = size
+
+    def too_slow(self, now: float, grace: float, size: int) -> bool:
+        """Whether the client sends too slowly to be waited for. `grace`: seconds."""
+        seconds = now - self._since
+        return seconds > grace and size - self._size < seconds * RATE
 
 
 class RequestBody:
@@ -33,8 +54,7 @@ class RequestBody:
         "_chunked",
         "_largest",
         "_left",
-        "_since",
-        "_since_size",
+        "_pace",
         "collected",
         "complete",
         "pieces",
@@ -51,8 +71,7 @@ class RequestBody:
         self._largest = largest
         self._chunked = ChunkedReader(trailer_bytes, trailers) if length == CHUNKED else None
         self._left = length
-        self._since = now
-        self._since_size = 0
+        self._pace = Pace(now)
         self.size = 0
         self.pieces = 0
         self.collected: bytes | bytearray = b""
@@ -107,10 +126,8 @@ class RequestBody:
 
     def read_again(self, now: float) -> None:
         """Reading goes on after a pause that was not the client's."""
-        self._since = now
-        self._since_size = self.size
+        self._pace.read_again(now, self.size)
 
     def too_slow(self, now: float, grace: float) -> bool:
         """Whether the client sends too slowly to be waited for. `grace`: seconds."""
-        seconds = now - self._since
-        return seconds > grace and self.size - self._since_size < seconds * RATE
+        return self._pace.too_slow(now, grace, self.size)

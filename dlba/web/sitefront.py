@@ -15,9 +15,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from dlba.errors import HeadError
+from dlba.web.ending import LINGER_SECONDS
 from dlba.web.exchange import Exchange
 from dlba.web.head import CHUNKED, HEAD_END, RequestHead, parse_request
-from dlba.web.requestbody import RATE
+from dlba.web.requestbody import Pace
 from dlba.web.requestlog import RequestLog
 from dlba.web.siteclient import PIECE, SiteClient
 
@@ -31,8 +32,6 @@ __all__ = ["SiteFront"]
 
 #: Pieces of a body's file that are given on in one turn.
 PIECES: Final = 4
-#: Seconds in which the rest of a body is dropped whose request has been answered.
-LINGER_SECONDS: Final = 2.0
 
 
 class SiteFront:
@@ -61,8 +60,7 @@ class SiteFront:
         #: What has come of it before a backend is connected; bytes so far.
         self._collected = bytearray()
         self._size = 0
-        #: Since when it is waited for, and how many bytes there were then.
-        self._since, self._since_size = time.monotonic(), 0
+        self._pace = Pace(time.monotonic())
         #: The response is written.
         self._answered = False
         self._log = RequestLog()
@@ -122,9 +120,7 @@ class SiteFront:
         if site.max_body is not None and self._size > site.max_body:
             self._spoiled(413, "the request's body is too large", "PR")
             return
-        seconds = time.monotonic() - self._since
-        slow = self._size - self._since_size < seconds * RATE
-        if slow and seconds > self._proxy.timeouts.body:
+        if self._pace.too_slow(time.monotonic(), self._proxy.timeouts.body, self._size):
             self.body_timed_out()
             return
         if self._exchange is not None:
@@ -264,7 +260,7 @@ class SiteFront:
             return
         if self._live:
             # Time in which nobody read doesn't count.
-            self._since, self._since_size = time.monotonic(), self._size
+            self._pace.read_again(time.monotonic(), self._size)
             self.socket.resume()
         elif not self._queued:
             self._queued = True

@@ -11,7 +11,9 @@ Source: web.md rule 8; RFC 9110 7.8; RFC 6455 1.4 and 7.1.1 (the server closes f
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
+
+from dlba.web.backendside import UPLOAD_LIMIT
 
 if TYPE_CHECKING:
     from dlba.web.clientsocket import ClientSocket
@@ -20,9 +22,6 @@ if TYPE_CHECKING:
     from dlba.web.requestlog import RequestLog
 
 __all__ = ["Tunnel"]
-
-#: Bytes that wait for a backend before its client is paused.
-UPLOAD_LIMIT: Final = 64 * 1024
 
 
 class Tunnel:

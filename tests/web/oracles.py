@@ -116,3 +116,20 @@ def assert_linear(case, call, make) -> None:
         spent = cost(lambda data=data: call(data), limit * size)
         limit = limit or max(spent, 20e-6) * 8 / small
         case.assertLess(spent, limit * size, f"{size} bytes of {data[:40]!r}…")
+
+
+class Counted(bytes):
+    """Bytes that count, in `looked`, how many of them each search looks at."""
+
+    looked = 0
+
+    def find(self, sub: bytes, start: int = 0) -> int:  # type: ignore[override]
+        Counted.looked += len(self) - start
+        return bytes(self).find(sub, start)
+
+    def count(self, sub: bytes, start: int = 0) -> int:  # type: ignore[override]
+        Counted.looked += len(self) - start
+        return bytes(self).count(sub, start)
+
+    def __add__(self, more: bytes) -> "Counted":
+        return Counted(bytes(self) + more)

@@ -7,6 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from dlba.errors import HeadError
 from dlba.web.head import HeadLimits
 from dlba.web.headreader import HeadReader
+from tests.web.oracles import Counted
 
 LIMITS = HeadLimits(target=100, fields=10)
 LONGEST = 200
@@ -107,24 +108,11 @@ class Cost(SynchronousTestCase):
     """A dripped head costs one look at each byte."""
 
     def test_bytes_looked_at(self) -> None:
-        looked = 0
-
-        class Counted(bytes):
-            def find(self, sub: bytes, start: int = 0) -> int:  # type: ignore[override]
-                nonlocal looked
-                looked += len(self) - start
-                return bytes(self).find(sub, start)
-
-            def count(self, sub: bytes, start: int = 0) -> int:  # type: ignore[override]
-                nonlocal looked
-                looked += len(self) - start
-                return bytes(self).count(sub, start)
-
+        Counted.looked = 0
         reader = HeadReader()
-        head = GET % 1 + b""
-        begun = head[:-4] + b"\r\nA: " + b"x" * 100
+        begun = (GET % 1)[:-4] + b"\r\nA: " + b"x" * 100
         for end in range(1, len(begun)):
             reader.buffer = Counted(begun[:end])
             self.assertIsNone(reader.take(LONGEST, LIMITS))
         # Each byte: once for the end of the head with 3 before it, twice for line ends with 1.
-        self.assertLess(looked, 12 * len(begun))
+        self.assertLess(Counted.looked, 12 * len(begun))

@@ -6,6 +6,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from dlba.errors import BackendError
 from dlba.web.responsereader import HEAD_LIMIT, INTERIM_LIMIT, ResponseReader
+from tests.web.oracles import Counted
 
 EARLY = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -137,28 +138,13 @@ class Bounds(SynchronousTestCase):
             self.assertEqual(self.refused(*pieces), "head", pieces)
 
     def test_a_dripped_head_is_looked_at_once(self) -> None:
-        looked = 0
-
-        class Counted(bytes):
-            def find(self, sub: bytes, start: int = 0) -> int:  # type: ignore[override]
-                nonlocal looked
-                looked += len(self) - start
-                return bytes(self).find(sub, start)
-
-            def count(self, sub: bytes, start: int = 0) -> int:  # type: ignore[override]
-                nonlocal looked
-                looked += len(self) - start
-                return bytes(self).count(sub, start)
-
-            def __add__(self, more: bytes) -> bytes:
-                return Counted(bytes(self) + more)
-
+        Counted.looked = 0
         reader = ResponseReader(False)
         head = b"HTTP/1.1 200 OK\r\nA: " + b"x" * 500
         self.assertIsNone(reader.head(Counted(head[:1])))
         for start in range(1, len(head)):
             self.assertIsNone(reader.head(head[start : start + 1]))
-        self.assertLess(looked, 12 * len(head))
+        self.assertLess(Counted.looked, 12 * len(head))
 
     def test_interim_responses(self) -> None:
         self.assertEqual(len(Seen([EARLY * INTERIM_LIMIT + by_length(b"")]).statuses), 17)
