@@ -27,7 +27,7 @@ from benchmarks.abusemeasure import Result, missed
 from benchmarks.abuseplan import ATTACKS, DEADLINES, QUICK_DEADLINES, Attack
 from benchmarks.abusereport import document, groups, table
 from benchmarks.abusestand import DLBA, PEERS, AbuseStand, Timing
-from benchmarks.commandline import bounded, finish, processor, said
+from benchmarks.commandline import add_files, bounded, finish, processor, said
 from benchmarks.processes import find_programs
 
 # The load is bounded whatever is asked.
@@ -90,13 +90,7 @@ def parse_arguments(words: Sequence[str]) -> argparse.Namespace:
         help="under a minute: one pass, fewer connections, short deadlines; no p99 is judged",
     )
     parser.add_argument("--check", action="store_true", help="exit code 1 if DLBA misses a target")
-    parser.add_argument(
-        "--python",
-        default=sys.executable,
-        metavar="FILE",
-        help="the interpreter for DLBA, with its requirements installed (default: this one)",
-    )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
+    add_files(parser)
     arguments = parser.parse_args(words)
     if arguments.quick:
         arguments.passes = 1

@@ -12,7 +12,7 @@ from typing import NoReturn
 
 from benchmarks.processes import BenchmarkError
 
-__all__ = ["bounded", "finish", "processor", "said"]
+__all__ = ["add_files", "bounded", "finish", "processor", "said"]
 
 
 def bounded(low: int, high: int) -> Callable[[str], int]:
@@ -25,6 +25,17 @@ def bounded(low: int, high: int) -> Callable[[str], int]:
         return value
 
     return number
+
+
+def add_files(parser: argparse.ArgumentParser) -> None:
+    """Declare which interpreter runs DLBA, and where the figures go."""
+    parser.add_argument(
+        "--python",
+        default=sys.executable,
+        metavar="FILE",
+        help="the interpreter for DLBA, with its requirements installed (default: this one)",
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
 
 
 def said(command: Sequence[str], wanted: str = "") -> str:

@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import attrs
 
-from benchmarks.commandline import bounded, finish, processor, said
+from benchmarks.commandline import add_files, bounded, finish, processor, said
 from benchmarks.measure import Run, report
 from benchmarks.processes import BenchmarkError, find_programs
 from benchmarks.stand import (
@@ -88,13 +88,7 @@ def parse_arguments(words: Sequence[str]) -> argparse.Namespace:
         "--connections", type=bounded(1, MAXIMUM_CONNECTIONS), default=32, metavar="N"
     )
     parser.add_argument("--quick", action="store_true", help="one pass of two seconds")
-    parser.add_argument(
-        "--python",
-        default=sys.executable,
-        metavar="FILE",
-        help="the interpreter for DLBA, with its requirements installed (default: this one)",
-    )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
+    add_files(parser)
     arguments = parser.parse_args(words)
     if arguments.quick:
         arguments.passes, arguments.seconds = 1, 2

@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import attrs
 
 from benchmarks import soakplan
-from benchmarks.commandline import bounded, finish, processor
+from benchmarks.commandline import add_files, bounded, finish, processor
 from benchmarks.processes import find_programs
 from benchmarks.soakjudge import Sample, grew, is_cut, may_move, repeated
 from benchmarks.soakstand import SoakStand
@@ -97,13 +97,7 @@ def parse_arguments(words: Sequence[str]) -> argparse.Namespace:
         default=[],
         help="leave these events out; may be given again",
     )
-    parser.add_argument(
-        "--python",
-        default=sys.executable,
-        metavar="FILE",
-        help="the interpreter for DLBA, with its requirements installed (default: this one)",
-    )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
+    add_files(parser)
     return parser.parse_args(words)
 
 
